@@ -1,0 +1,259 @@
+"""One typed view of `/etc/illumidesk/config.yaml`.
+
+Every key has a default, so an empty file is a valid one. `config/config.yaml` explains each key to people; a test
+keeps the two the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from illumidesk import names
+from illumidesk.errors import IllumiDeskError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)?")
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DURATION_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_size(value: object) -> int:
+    """`1G`, `512 MiB` or a number of bytes, as bytes. Units are powers of 1024."""
+    match = _SIZE.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError("give a size such as 512M or 1G")
+    return int(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+
+
+def parse_duration(value: object) -> int:
+    """`90s`, `30m`, `2h`, `1d` or a number of seconds, as seconds."""
+    match = _DURATION.fullmatch(str(value).strip()) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError("give a time such as 30m or 2h (0 means never)")
+    return int(match[1]) * _DURATION_UNITS[match[2]]
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=0)]
+Environment = Annotated[str, BeforeValidator(names.check_environment)]
+
+#: What nbgrader shows to people, by the names that its JupyterLab plugins have (`@jupyter/nbgrader:NAME`).
+NbgraderPart = Literal[
+    "assignment-list", "course-list", "create-assignment", "formgrader", "validate-assignment"
+]
+NBGRADER_PARTS: tuple[str, ...] = get_args(NbgraderPart)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Proxy(_Section):
+    """The only process on a public port."""
+
+    http_port: int = Field(80, ge=1, le=65535)
+    #: Address to listen on; empty means every address.
+    bind: str = ""
+
+
+class LocalSignIn(_Section):
+    """Names and passwords kept on this host."""
+
+    enabled: bool = True
+    #: Whether strangers may make themselves an account. Closed: only names that exist may set a password.
+    open_signup: bool = False
+    min_password_length: int = Field(8, ge=1, le=64)
+
+
+class SignIn(_Section):
+    """How people come in."""
+
+    local: LocalSignIn = LocalSignIn()
+
+
+class Limits(_Section):
+    """What one server may use. 0 means no limit."""
+
+    #: Bytes of memory (MemoryMax).
+    memory: Size = 1 << 30
+    #: Processor cores (CPUQuota).
+    cpu: float = Field(1.0, ge=0)
+    #: Processes and threads (TasksMax).
+    tasks: int = Field(512, ge=0)
+
+
+class ClassLimits(_Section):
+    """What all servers together may use, so that the hub and the machine stay usable. Percent of the machine."""
+
+    memory_percent: int = Field(80, ge=10, le=100)
+
+
+class Role(_Section):
+    """What a role gets when its server starts."""
+
+    environment: Environment = "default"
+    nbgrader: tuple[NbgraderPart, ...] = ()
+    default_url: str = "/lab"
+    #: Limits of this role; what is absent comes from `limits`.
+    limits: Limits | None = None
+
+
+class Roles(_Section):
+    """The roles; `standard` is somebody without a course."""
+
+    standard: Role = Role()
+    learner: Role = Role(nbgrader=("assignment-list", "validate-assignment"))
+    instructor: Role = Role(nbgrader=("assignment-list", "course-list"))
+    grader: Role = Role(nbgrader=("create-assignment", "formgrader"))
+
+
+RoleName = Literal["standard", "learner", "instructor", "grader"]
+
+
+class Idle(_Section):
+    """When what nobody uses is stopped (seconds; 0 means never)."""
+
+    kernels: Duration = 0
+    servers: Duration = 2 * 3600
+    graders: Duration = 1800
+
+
+class Settings(_Section):
+    """The whole file."""
+
+    proxy: Proxy = Proxy()
+    sign_in: SignIn = SignIn()
+    limits: Limits = Limits()
+    class_limits: ClassLimits = ClassLimits()
+    roles: Roles = Roles()
+    idle: Idle = Idle()
+
+    def role(self, name: RoleName) -> Role:
+        """The settings of a role."""
+        role: Role = getattr(self.roles, name)
+        return role
+
+    def limits_of(self, name: RoleName) -> Limits:
+        """The limits of a role: its own where it names them, else everybody's."""
+        own = self.role(name).limits
+        if own is None:
+            return self.limits
+        return self.limits.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def load(path: Path) -> Settings:
+    """The settings in `path`; the defaults where the file does not exist.
+
+    Raises:
+        IllumiDeskError: one sentence for the first thing that is wrong, with the nearest right key where one is near.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise IllumiDeskError(f"{path} cannot be read: {error}") from None
+    return parse(text, name=str(path))
+
+
+def parse(text: str, *, name: str = "config.yaml") -> Settings:
+    """The settings in the YAML `text`; `name` is the file's, for errors.
+
+    Raises:
+        IllumiDeskError: as `load`.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(io.StringIO(text))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise IllumiDeskError(
+            f"{name} is not valid YAML{where}: {problem}", hint="check the indentation"
+        ) from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise IllumiDeskError(
+            f"{name} must hold keys and values", hint="see the comments in the shipped file"
+        )
+    return validate(_without_empty_sections(raw), name=name)
+
+
+def validate(raw: dict[str, Any], *, name: str = "config.yaml") -> Settings:
+    """`raw` as settings.
+
+    Raises:
+        IllumiDeskError: as `load`.
+    """
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise _explained(error, name) from None
+    except IllumiDeskError as error:
+        raise IllumiDeskError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key that the settings know, sections included."""
+    keys: list[str] = []
+    for field, info in model.model_fields.items():
+        keys.append(prefix + field)
+        section = _section_of(info.annotation)
+        if section is not None:
+            keys += known_keys(section, f"{prefix}{field}.")
+    return keys
+
+
+def nearest_key(key: str) -> str | None:
+    """The known dotted key that looks most like `key`; nothing where none is near."""
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    leaf = key.rsplit(".", 1)[-1]
+    by_leaf = {known.rsplit(".", 1)[-1]: known for known in reversed(known_keys())}
+    near = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.6)
+    return by_leaf[near[0]] if near else None
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _without_empty_sections(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` without keys that hold nothing: `limits:` with every line below it commented out means the defaults."""
+    return {
+        key: _without_empty_sections(value) if isinstance(value, dict) else value
+        for key, value in raw.items()
+        if value is not None
+    }
+
+
+def _explained(error: ValidationError, name: str) -> IllumiDeskError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = nearest_key(key)
+        hint = f"did you mean {near}?" if near else "`illumidesk config show` lists every key"
+        return IllumiDeskError(f"{name}: there is no setting {key}", hint=hint)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        near_values = difflib.get_close_matches(first["input"], NBGRADER_PARTS, n=1)
+        hint = f"did you mean {near_values[0]}?" if near_values else ""
+    return IllumiDeskError(f"{name}: {key} cannot be {first['input']!r}: {_lower_first(message)}", hint=hint)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
