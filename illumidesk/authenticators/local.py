@@ -1,0 +1,112 @@
+"""Local sign-in: a name that an admin added, and a password that is set at the first sign-in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import bcrypt
+from firstuseauthenticator import FirstUseAuthenticator
+from jupyterhub.auth import Authenticator
+from traitlets import Any as AnyTrait
+from traitlets import Bool
+
+from illumidesk import names
+from illumidesk.errors import IllumiDeskError
+
+#: bcrypt reads no more than this many bytes of a password, and newer releases refuse longer ones.
+MAX_PASSWORD = 72
+
+
+class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
+    """JupyterHub's first-use authenticator on our registry.
+
+    It differs in three ways: hashes live in the registry and not in a dbm file (whose format depends on the Python
+    that runs), hashing happens off the hub's event loop (a class signs in at the same minute), and strangers are
+    refused unless `open_signup` is on.
+    """
+
+    registry = AnyTrait(help="Where people are kept (a Registry); the hub's by default.")
+    open_signup = Bool(False, help="Whether strangers may make themselves an account.").tag(config=True)
+
+    # Nothing of ours is in the dbm file that the base class looks after.
+    check_passwords_on_startup = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.registry is None:
+            self.registry = self.parent.classroom.registry
+        # Who may come in is decided below, by the registry.
+        self.allow_all = True
+
+    def validate_username(self, name: str) -> bool:
+        """Whether `name` may be an account. Also guards names that an admin types into JupyterHub's own panel."""
+        try:
+            names.check_account(name)
+        except IllumiDeskError:
+            return False
+        return bool(Authenticator.validate_username(self, name))
+
+    def add_user(self, user: Any) -> None:
+        """JupyterHub has a new user (made in its admin panel, by its API or by signing in): it is a person of ours."""
+        super().add_user(user)
+        if self.validate_username(user.name) and self.registry.person(user.name) is None:
+            self.registry.ensure_person(user.name)
+
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
+        """The name that may sign in; None where it may not. The first password given for a name is kept.
+
+        Args:
+            handler: the sign-in page; gets `custom_login_error` where there is something better to say than
+                "invalid username or password".
+            data: `username` and `password` as typed.
+        """
+        name: str = self.normalize_username(data["username"].strip())
+        password = data["password"].encode()
+        person = self.registry.person(name)
+        if person is None or person.retired is not None:
+            if person is not None or not self.open_signup or not self.validate_username(name):
+                # As long as a wrong password would take, so that names cannot be told apart by the clock.
+                await asyncio.to_thread(bcrypt.hashpw, password[:MAX_PASSWORD], bcrypt.gensalt())
+                return None
+            stored = None
+        else:
+            stored = person.password_hash
+        if stored is not None:
+            matches = await asyncio.to_thread(bcrypt.checkpw, password[:MAX_PASSWORD], stored.encode())
+            return name if matches else None
+        problem = self._password_problem(data["password"])
+        if problem:
+            handler.custom_login_error = problem
+            return None
+        if person is None:
+            self.registry.ensure_person(name)
+        fresh = await asyncio.to_thread(bcrypt.hashpw, password, bcrypt.gensalt())
+        current = self.registry.person(name)
+        if current is not None and current.password_hash is not None:
+            # Somebody else was quicker while this one was hashed: theirs counts.
+            return None
+        self.registry.set_password_hash(name, fresh.decode())
+        self.log.info("%s has set a password", name)
+        return name
+
+    def reset_password(self, username: str, new_password: str) -> str:
+        """Change the password of somebody who is signed in; returns what the page says ("success" if it went well)."""
+        problem = self._password_problem(new_password)
+        if problem:
+            return problem
+        self.registry.set_password_hash(
+            username, bcrypt.hashpw(new_password.encode(), bcrypt.gensalt()).decode()
+        )
+        return "Your password has been changed with success."
+
+    def delete_user(self, user: Any) -> None:
+        """JupyterHub's panel deleted the user: the person is removed here too, and the files are kept."""
+        self.registry.retire_person(user.name)
+
+    def _password_problem(self, password: str) -> str:
+        if len(password) < self.min_password_length:
+            return f"That password is too short: please choose one of at least {self.min_password_length} characters."
+        if len(password.encode()) > MAX_PASSWORD:
+            return f"That password is too long: please choose one of at most {MAX_PASSWORD} bytes."
+        return ""

@@ -1,0 +1,1 @@
+"""The hub: JupyterHub with our sign-in, spawners, pages and management API. It runs without root."""

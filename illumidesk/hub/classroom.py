@@ -1,0 +1,494 @@
+"""What the hub does with people and courses: the registry, the host (through the supervisor) and JupyterHub together.
+
+Every operation may run twice: where the hub or the machine dies in the middle, the next run finishes it. The registry
+says what should be; `reconcile` brings JupyterHub's groups, roles and services to it at each start of the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from jupyterhub import orm, roles
+from jupyterhub.utils import url_path_join, utcnow
+
+from illumidesk import names
+from illumidesk.errors import IllumiDeskError
+from illumidesk.hub.units import UnitTable
+from illumidesk.paths import Paths, socket_url
+from illumidesk.registry import MemberRole, Registry
+from illumidesk.registry.store import unknown_course, unknown_person
+from illumidesk.settings import Settings
+from illumidesk.spawners.choice import server_arguments, server_variables
+from illumidesk.supervisor.client import SupervisorClient, Unit
+
+#: Seconds that a grader may take until it answers.
+GRADER_TIMEOUT = 120
+
+log = logging.getLogger("illumidesk.classroom")
+
+
+class Classroom:
+    """The people and courses of this hub.
+
+    Args:
+        app: the running JupyterHub.
+        paths: the host's layout.
+        settings: the settings in force.
+    """
+
+    def __init__(self, app: Any, paths: Paths, settings: Settings) -> None:
+        self.app = app
+        self.paths = paths
+        self.settings = settings
+        self.registry = Registry(paths.registry_db)
+        self.supervisor = SupervisorClient(paths.supervisor_socket)
+        self.units = UnitTable(self.supervisor, self._unit_changed)
+        self._course_locks: dict[str, asyncio.Lock] = {}
+        self._grader_starts: dict[str, asyncio.Task[None]] = {}
+        self.started = utcnow(with_tz=False)
+
+    # Life of the hub
+
+    async def start(self) -> None:
+        """Follow the units and bring JupyterHub to what the registry says. Called before the hub listens."""
+        await self.units.start()
+        self.reconcile()
+        for course in self.registry.courses():
+            if self.units.is_active(names.grader_unit(course.course_id)):
+                self._routes()[_spec(course.course_id)] = socket_url(
+                    self.paths.grader_socket(course.course_id)
+                )
+
+    async def stop(self) -> None:
+        """Let go of everything; units go on."""
+        await self.units.stop()
+        await self.supervisor.close()
+        self.registry.close()
+
+    def reconcile(self) -> None:
+        """Make JupyterHub's users, groups, roles and services what the registry says."""
+        wanted: dict[str, set[str]] = {}
+        for person in self.registry.people():
+            self._ensure_hub_user(person.name)
+        for course in self.registry.courses():
+            wanted[names.members_group(course.course_id)] = set()
+            wanted[names.formgrade_group(course.course_id)] = set()
+            self._ensure_hub_course(course.course_id)
+        for course_id, name, role in self.registry.all_memberships():
+            wanted[_hub_group(course_id, role)].add(name)
+        for group_name, members in wanted.items():
+            group = self._ensure_group(group_name)
+            if {user.name for user in group.users} != members:
+                group.users = list(self.app.db.query(orm.User).filter(orm.User.name.in_(members)))
+        self.app.db.commit()
+
+    # People
+
+    def check_present(self, name: str) -> None:
+        """Nothing, where there is such a person.
+
+        Raises:
+            IllumiDeskError: where there is none.
+        """
+        if not self.registry.is_present(name):
+            raise unknown_person(name)
+
+    async def ensure_person(self, name: str, *, admin: bool | None = None, restore: bool = False) -> bool:
+        """Make the person, with account and hub user.
+
+        Args:
+            name: a valid account name.
+            admin: whether they administer the hub; None leaves it as it is.
+            restore: bring back somebody who was removed.
+
+        Returns:
+            whether the person is new.
+
+        Raises:
+            IllumiDeskError: where the name cannot be had.
+        """
+        names.check_account(name)
+        person = self.registry.person(name)
+        if person is None or restore:
+            # The account first: where the machine refuses the name, the registry must not have it.
+            await self.supervisor.ensure_account(name, restore=restore)
+        created = self.registry.ensure_person(name, restore=restore)
+        user = self._ensure_hub_user(name)
+        if admin is not None and user.admin != admin:
+            self._check_other_admin(name, admin)
+            user.admin = admin
+            roles.assign_default_roles(self.app.db, entity=user.orm_user)
+            self.app.db.commit()
+            log.info("%s %s an administrator", name, "is" if admin else "is no longer")
+        return created
+
+    async def remove_person(self, name: str) -> None:
+        """Stop the server, lock the account and forget memberships and password; files are kept, the name too."""
+        person = self.registry.person(name)
+        if person is None:
+            raise unknown_person(name)
+        self._check_other_admin(name, admin=False)
+        user = self.hub_user(name)
+        if user is not None and user.running:
+            await self.stop_server(name)
+        for course_id, _ in self.registry.memberships(name):
+            await self.supervisor.set_membership(course_id, name, member=False)
+        await self.supervisor.retire_account(name)
+        self.registry.retire_person(name)
+        if user is not None:
+            await user.delete_spawners()
+            self.app.users.delete(user)
+        log.info("%s was removed", name)
+
+    async def stop_server(self, name: str) -> None:
+        """Stop the person's server; nothing where none runs."""
+        user = self.hub_user(name)
+        if user is None:
+            raise unknown_person(name)
+        if user.running:
+            await self.app.proxy.delete_user(user)
+            await user.stop()
+
+    def hub_user(self, name: str) -> Any:
+        """JupyterHub's user of that name, or None."""
+        orm_user = orm.User.find(self.app.db, name)
+        return None if orm_user is None else self.app.users[orm_user]
+
+    # Courses
+
+    async def ensure_course(self, course_id: str, title: str = "") -> bool:
+        """Set the course up on the host and in the hub.
+
+        Returns:
+            whether it is new.
+
+        Raises:
+            IllumiDeskError: where the id cannot be had.
+        """
+        names.check_course_id(course_id)
+        async with self._course_lock(course_id):
+            service = orm.Service.find(self.app.db, course_id)
+            if service is not None and service.from_config:
+                raise IllumiDeskError(
+                    f"{course_id} is the name of a service of this hub", hint="choose another id", status=409
+                )
+            await self.supervisor.ensure_course(course_id)
+            created = self.registry.ensure_course(course_id, title)
+            self._ensure_hub_course(course_id)
+            for name, role in self.registry.members(course_id):
+                # Finishes an enrolment that was interrupted.
+                await self._enrol(course_id, name, role)
+        if created:
+            log.info("course %s was created", course_id)
+        return created
+
+    async def remove_course(self, course_id: str) -> str:
+        """Take the course away from hub and host.
+
+        Returns:
+            the path of the archive with the grader's home and the exchange.
+
+        Raises:
+            IllumiDeskError: where there is no such course.
+        """
+        names.check_course_id(course_id)
+        async with self._course_lock(course_id):
+            if self.registry.course(course_id) is None:
+                raise unknown_course(course_id)
+            await self._drop_route(course_id)
+            archive = await self.supervisor.remove_course(course_id)
+            self._remove_hub_course(course_id)
+            self.registry.remove_course(course_id)
+        log.info("course %s was removed; its archive is %s", course_id, archive)
+        return archive
+
+    async def enrol(self, course_id: str, name: str, role: MemberRole) -> bool:
+        """Give the person that role in the course, instead of any other.
+
+        Returns:
+            whether the person was not in the course before.
+
+        Raises:
+            IllumiDeskError: where the course, the person or the role is unknown.
+        """
+        async with self._course_lock(course_id):
+            self.check_present(name)
+            created = self.registry.set_membership(course_id, name, role)
+            await self._enrol(course_id, name, role)
+        log.info("%s is %s of %s", name, role, course_id)
+        return created
+
+    async def withdraw(self, course_id: str, name: str) -> None:
+        """Take the person out of the course; what they handed in stays."""
+        async with self._course_lock(course_id):
+            self.registry.set_membership(course_id, name, None)
+            self._set_groups(course_id, name, None)
+            await self.supervisor.set_membership(course_id, name, member=False)
+        log.info("%s is no longer in %s", name, course_id)
+
+    async def _enrol(self, course_id: str, name: str, role: MemberRole) -> None:
+        await self.supervisor.ensure_account(name)
+        await self.supervisor.set_membership(course_id, name, member=True)
+        self._set_groups(course_id, name, role)
+
+    # Graders
+
+    def grader_start(self, course_id: str) -> asyncio.Task[None]:
+        """The start of the course's grader: the one under way, or a new one.
+
+        Several people who open a grader at once wait for one start. It ends when the grader answers and the proxy
+        knows it, or with an IllumiDeskError, and is kept until `forget_grader_start` so that whoever looks next is
+        told how it ended.
+        """
+        task = self._grader_starts.get(course_id)
+        if task is None:
+            task = asyncio.create_task(self._start_grader(course_id))
+            self._grader_starts[course_id] = task
+        return task
+
+    def forget_grader_start(self, course_id: str) -> None:
+        """The end of the start has been told."""
+        self._grader_starts.pop(course_id, None)
+
+    async def _start_grader(self, course_id: str) -> None:
+        if not self.units.is_active(names.grader_unit(course_id)):
+            role = self.settings.role("grader")
+            limits = self.settings.limits_of("grader")
+            socket = self.paths.grader_socket(course_id)
+            await self.supervisor.start_grader(
+                course_id,
+                environment=role.environment,
+                arguments=server_arguments(
+                    socket,
+                    role,
+                    idle_server=self.settings.idle.graders,
+                    idle_kernel=self.settings.idle.graders,
+                ),
+                variables=self._grader_variables(course_id, role.environment),
+                memory=limits.memory,
+                cpu=limits.cpu,
+                tasks=limits.tasks,
+            )
+        await self._wait_for_grader(course_id)
+        target = socket_url(self.paths.grader_socket(course_id))
+        self._routes()[_spec(course_id)] = target
+        await self.app.proxy.add_route(_spec(course_id), target, {"extra": True})
+
+    def _grader_variables(self, course_id: str, environment: str) -> dict[str, str]:
+        hub = self.app.hub
+        prefix = _spec(course_id)
+        return {
+            **server_variables(self.paths.roles / "grader", self.paths.environments / environment),
+            "JUPYTERHUB_SERVICE_NAME": course_id,
+            "JUPYTERHUB_USER": names.grader_account(course_id),
+            "JUPYTERHUB_CLIENT_ID": _client_id(course_id),
+            "JUPYTERHUB_API_TOKEN": self._fresh_grader_token(course_id),
+            "JUPYTERHUB_API_URL": hub.api_url,
+            "JUPYTERHUB_BASE_URL": hub.base_url.removesuffix("hub/"),
+            "JUPYTERHUB_SERVICE_PREFIX": prefix,
+            "JUPYTERHUB_SERVICE_URL": f"{socket_url(self.paths.grader_socket(course_id))}{prefix}",
+            "JUPYTERHUB_OAUTH_CALLBACK_URL": url_path_join(prefix, "oauth_callback"),
+            "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps([f"access:services!service={course_id}"]),
+            "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES": "[]",
+            "JUPYTERHUB_HOST": hub.public_host,
+            "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED": str(
+                int(self.app.tornado_settings.get("cookie_host_prefix_enabled", False))
+            ),
+        }
+
+    def _fresh_grader_token(self, course_id: str) -> str:
+        """A new token for the grader; older ones end."""
+        db = self.app.db
+        service = orm.Service.find(db, course_id)
+        for token in list(service.api_tokens):
+            db.delete(token)
+        token = service.new_api_token(note="grader")
+        client = service.oauth_client
+        self.app.oauth_provider.add_client(
+            client_id=client.identifier,
+            client_secret=token,
+            redirect_uri=client.redirect_uri,
+            allowed_scopes=client.allowed_scopes,
+            description=client.description,
+        )
+        db.commit()
+        return str(token)
+
+    async def _wait_for_grader(self, course_id: str) -> None:
+        unit = names.grader_unit(course_id)
+        socket = self.paths.grader_socket(course_id)
+        try:
+            async with asyncio.timeout(GRADER_TIMEOUT):
+                while not await _accepts(str(socket)):
+                    await asyncio.sleep(0.2)
+                    status = await self.units.exit_status(unit)
+                    if status is not None:
+                        raise IllumiDeskError(
+                            f"the grader of {course_id} stopped while it started",
+                            hint=f"`illumidesk logs course {course_id}` tells why",
+                            status=500,
+                        )
+        except TimeoutError:
+            raise IllumiDeskError(
+                f"the grader of {course_id} did not start within {GRADER_TIMEOUT} seconds",
+                hint=f"try again; `illumidesk logs course {course_id}` tells why",
+                status=504,
+            ) from None
+
+    # Changes on the host
+
+    async def _unit_changed(self, unit: Unit) -> None:
+        if unit["active_state"] not in {"inactive", "failed"}:
+            return
+        if unit["kind"] == "grader":
+            await self._drop_route(unit["name"])
+            return
+        user = self.hub_user(unit["name"])
+        if user is not None and "" in user.spawners and user.spawner.ready:
+            # At once, instead of at the spawner's next poll.
+            await user.spawner.poll_and_notify()
+
+    async def _drop_route(self, course_id: str) -> None:
+        if self._routes().pop(_spec(course_id), None) is not None:
+            await self.app.proxy.delete_route(_spec(course_id))
+
+    def _routes(self) -> dict[str, str]:
+        # JupyterHub keeps the proxy's table to these, also after a restart of the proxy. The trait is changed in
+        # place: assigning it is refused for unix sockets.
+        routes: dict[str, str] = self.app.proxy.extra_routes
+        return routes
+
+    # JupyterHub's database
+
+    def _ensure_hub_user(self, name: str) -> Any:
+        user = self.hub_user(name)
+        if user is None:
+            orm_user = orm.User(name=name)
+            self.app.db.add(orm_user)
+            roles.assign_default_roles(self.app.db, entity=orm_user)
+            self.app.db.commit()
+            user = self.app.users[orm_user]
+        return user
+
+    def _check_other_admin(self, name: str, admin: bool) -> None:
+        admins = {row[0] for row in self.app.db.query(orm.User.name).filter(orm.User.admin.is_(True))}
+        if not admin and admins == {name}:
+            raise IllumiDeskError(
+                f"{name} is the only administrator",
+                hint="make somebody else one first: `illumidesk user admin NAME`",
+                status=409,
+            )
+
+    def _ensure_group(self, name: str) -> Any:
+        group = orm.Group.find(self.app.db, name)
+        if group is None:
+            group = orm.Group(name=name)
+            self.app.db.add(group)
+            self.app.db.commit()
+        return group
+
+    def _set_groups(self, course_id: str, name: str, role: MemberRole | None) -> None:
+        orm_user = orm.User.find(self.app.db, name)
+        if orm_user is None:
+            return
+        wanted = None if role is None else _hub_group(course_id, role)
+        for group_name in (names.members_group(course_id), names.formgrade_group(course_id)):
+            group = self._ensure_group(group_name)
+            if group_name == wanted and orm_user not in group.users:
+                group.users.append(orm_user)
+            elif group_name != wanted and orm_user in group.users:
+                group.users.remove(orm_user)
+        self.app.db.commit()
+
+    def _ensure_hub_course(self, course_id: str) -> None:
+        """The groups, the service and the roles of a course, with no more than it needs."""
+        db = self.app.db
+        members = names.members_group(course_id)
+        staff = self._ensure_group(names.formgrade_group(course_id))
+        self._ensure_group(members)
+        if course_id not in self.app._service_map:
+            self.app.service_from_spec(
+                {
+                    "name": course_id,
+                    "oauth_client_id": _client_id(course_id),
+                    "oauth_redirect_uri": url_path_join(_spec(course_id), "oauth_callback"),
+                    "oauth_no_confirm": True,
+                    "display": False,
+                },
+                from_config=False,
+            )
+            db.commit()
+        self.app.tornado_settings["oauth_no_confirm_list"].add(_client_id(course_id))
+        staff_role = roles.create_role(
+            db,
+            {
+                "name": names.formgrade_group(course_id),
+                "description": f"May open the grader of {course_id}",
+                "scopes": [f"access:services!service={course_id}"],
+            },
+        )
+        roles.grant_role(db, staff, staff_role)
+        grader_role = roles.create_role(
+            db,
+            {
+                "name": f"grader-{course_id}",
+                "description": f"What the grader of {course_id} may read in the hub",
+                "scopes": [
+                    f"read:groups!group={members}",
+                    f"read:groups!group={staff.name}",
+                    f"read:users:name!group={members}",
+                    f"read:services!service={course_id}",
+                ],
+            },
+        )
+        roles.grant_role(db, orm.Service.find(db, course_id), grader_role)
+        db.commit()
+
+    def _remove_hub_course(self, course_id: str) -> None:
+        db = self.app.db
+        self.app.tornado_settings["oauth_no_confirm_list"].discard(_client_id(course_id))
+        service = orm.Service.find(db, course_id)
+        if service is not None:
+            if service.oauth_client is not None:
+                self.app.oauth_provider.remove_client(_client_id(course_id))
+            db.delete(service)
+        self.app._service_map.pop(course_id, None)
+        for name in (names.formgrade_group(course_id), names.members_group(course_id)):
+            group = orm.Group.find(db, name)
+            if group is not None:
+                db.delete(group)
+        for name in (names.formgrade_group(course_id), f"grader-{course_id}"):
+            role = orm.Role.find(db, name)
+            if role is not None:
+                db.delete(role)
+        db.commit()
+
+    def _course_lock(self, course_id: str) -> asyncio.Lock:
+        return self._course_locks.setdefault(course_id, asyncio.Lock())
+
+
+def _spec(course_id: str) -> str:
+    """The path of a course's grader behind the proxy."""
+    return f"/services/{course_id}/"
+
+
+def _client_id(course_id: str) -> str:
+    return f"service-{course_id}"
+
+
+def _hub_group(course_id: str, role: MemberRole) -> str:
+    if role == "student":
+        return names.members_group(course_id)
+    return names.formgrade_group(course_id)
+
+
+async def _accepts(socket: str) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    writer.close()
+    return True

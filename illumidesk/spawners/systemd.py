@@ -1,0 +1,176 @@
+"""Spawners that start a person's server as a systemd unit, through the supervisor.
+
+The hub is not root: these classes only ask. What may be asked is the supervisor's policy.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.spawner import Spawner, SpawnException
+from systemdspawner import SystemdSpawner
+
+from illumidesk import names
+from illumidesk.errors import IllumiDeskError
+from illumidesk.paths import socket_url
+from illumidesk.settings import Limits, Settings
+from illumidesk.spawners.choice import RoleChoice, server_arguments, server_variables
+
+
+class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
+    """SystemdSpawner whose units are started, stopped and watched by the supervisor.
+
+    `unit_extra_properties` works as upstream for the properties that the supervisor's policy allows. A poll reads a
+    table that the supervisor's events keep up to date: no process is forked and nothing is asked.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Not upstream's, which forks `systemctl --version` for each spawner.
+        Spawner.__init__(self, *args, **kwargs)
+        self.unit_name = names.server_unit(self.user.name) if self.user else ""
+
+    @property
+    def classroom(self) -> Any:
+        """The hub's link to the registry and the supervisor."""
+        return self.user.settings["classroom"]
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens."""
+        path: Path = self.classroom.paths.server_socket(self.user.name)
+        return path
+
+    @property
+    def url(self) -> str:
+        """The server's address for the hub and the proxy."""
+        return socket_url(self.socket)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """After a hub restart: upstream keeps no unix address in its database."""
+        super().load_state(state)
+        self._set_connect_url()
+
+    def _set_connect_url(self) -> None:
+        # JupyterHub 6.1 adds `:80` to a socket's name otherwise, and the proxy then answers 503.
+        if self.server:
+            self.server.connect_url = self.url
+
+    async def get_url(self) -> str:
+        """Where the running server is (asked after a hub restart)."""
+        self._set_connect_url()
+        return str(self.server.url)
+
+    def get_env(self) -> dict[str, str]:
+        """JupyterHub's variables, with the socket as the address."""
+        env: dict[str, str] = super().get_env()
+        env.pop("JPY_API_TOKEN", None)
+        env["JUPYTERHUB_SERVICE_URL"] = f"{self.url}{self.server.base_url}"
+        return env
+
+    async def start(self) -> str:
+        """Start the unit; returns when systemd has started it.
+
+        Raises:
+            SpawnException: with what to tell the person.
+        """
+        limits = self.limits()
+        try:
+            self.classroom.check_present(self.user.name)
+            await self.classroom.supervisor.ensure_account(self.user.name)
+            await self.classroom.supervisor.start_server(
+                self.user.name,
+                environment=self.environment_name(),
+                arguments=self.get_args(),
+                variables=self.get_env(),
+                memory=limits.memory,
+                cpu=limits.cpu,
+                tasks=limits.tasks,
+                properties=self.unit_extra_properties,
+            )
+        except IllumiDeskError as error:
+            raise SpawnException(
+                f"Your server cannot start: {error.message}.",
+                reason="supervisor",
+                log_message=f"{error.message} ({error.hint})",
+                status_code=error.status,
+            ) from error
+        self._set_connect_url()
+        return self.url
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the unit and wait until it has stopped."""
+        await self.classroom.supervisor.stop_server(self.user.name)
+
+    async def poll(self) -> int | None:
+        """None while the unit runs, else its exit status."""
+        status: int | None = await self.classroom.units.exit_status(self.unit_name)
+        return status
+
+    def environment_name(self) -> str:
+        """The environment to start from."""
+        raise NotImplementedError
+
+    def limits(self) -> Limits:
+        """What the unit may use."""
+        raise NotImplementedError
+
+
+class IllumiDeskRoleSystemdSpawner(RoleChoice, SupervisedSystemdSpawner):
+    """Picks environment, nbgrader's pages, limits and first page by the person's role in their courses."""
+
+    @property
+    def settings_now(self) -> Settings:
+        """The settings in force."""
+        settings: Settings = self.classroom.settings
+        return settings
+
+    @property
+    def member_role(self) -> str | None:
+        """The most able role that this person has in any course."""
+        role: str | None = self.classroom.registry.highest_role(self.user.name)
+        return role
+
+    def environment_name(self) -> str:
+        """The environment of the role."""
+        return self.settings_now.role(self.chosen_role()).environment
+
+    def limits(self) -> Limits:
+        """The limits of the role."""
+        return self.chosen_limits()
+
+    def get_args(self) -> list[str]:
+        """The server's command line, an administrator's `c.Spawner.args` last."""
+        settings = self.settings_now
+        return [
+            *server_arguments(
+                self.socket,
+                settings.role(self.chosen_role()),
+                idle_server=settings.idle.servers,
+                idle_kernel=settings.idle.kernels,
+            ),
+            *super().get_args(),
+        ]
+
+    def get_env(self) -> dict[str, str]:
+        """JupyterHub's variables and those of the role; an administrator's `c.Spawner.environment` wins."""
+        role = self.chosen_role()
+        limits = self.chosen_limits()
+        paths = self.classroom.paths
+        env = super().get_env()
+        env.update(
+            {
+                key: value
+                for key, value in server_variables(
+                    paths.roles / role, paths.environments / self.environment_name()
+                ).items()
+                if key not in self.environment
+            }
+        )
+        # For people and extensions to see (jupyter-resource-usage reads them); systemd does the limiting.
+        if limits.memory:
+            env["MEM_LIMIT"] = str(limits.memory)
+        if limits.cpu:
+            env["CPU_LIMIT"] = json.dumps(limits.cpu)
+        return env
