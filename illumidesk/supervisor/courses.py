@@ -1,0 +1,242 @@
+"""What a course is on a host: the grader's folders and configuration, and the exchange."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+
+from illumidesk import names
+from illumidesk.errors import IllumiDeskError
+from illumidesk.paths import Paths, data
+from illumidesk.supervisor import acl, files
+from illumidesk.supervisor.accounts import Accounts
+from illumidesk.supervisor.units import Account
+
+log = logging.getLogger("illumidesk.supervisor")
+
+# The folders of a course in the exchange: mode, and what a member may do there. Members enter and read what
+# is released, drop submissions which they can neither list nor take away again, and open feedback whose name
+# they know.
+_COURSE = ("", 0o2750, 0o5)
+_PARTS = (("outbound", 0o750, 0o5), ("inbound", 0o1730, 0o3), ("feedback", 0o710, 0o1))
+
+
+class Courses:
+    """Courses on this host. Everything here may block.
+
+    Args:
+        paths: the layout.
+        accounts: where the grader's account comes from.
+    """
+
+    def __init__(self, paths: Paths, accounts: Accounts) -> None:
+        self._paths = paths
+        self._accounts = accounts
+
+    def ensure(self, course_id: str) -> tuple[Account, bool]:
+        """The course's account and whether it was made now; its folders, nbgrader's configuration and
+        exchange with it.
+
+        Raises:
+            IllumiDeskError: 409 where something else has that name, or the course is half removed.
+        """
+        if self._removal(course_id).exists():
+            raise IllumiDeskError(
+                f"the course {course_id} is being removed",
+                hint=f"finish that first: sudo illumidesk course remove {course_id}",
+                status=409,
+            )
+        account, created = self._accounts.ensure_grader(course_id)
+        self._ensure_home(course_id, account)
+        self._ensure_exchange(course_id, account)
+        return account, created
+
+    def set_membership(self, course_id: str, name: str, *, member: bool, running: bool) -> None:
+        """Let a person into a course's exchange, or out.
+
+        A running server keeps the groups it was started with. For its sake the folders get an entry that
+        decides instead, until the person's next server starts (`forget_running`).
+
+        Args:
+            course_id: the course.
+            name: the person.
+            member: in or out.
+            running: whether a server of theirs runs.
+        """
+        uid = self._accounts.person(name).uid if member else None
+        self._accounts.set_member(course_id, name, member=member)
+        if uid is None:
+            with contextlib.suppress(IllumiDeskError):  # a retired person has no server that could run
+                uid = self._accounts.person(name).uid
+        if uid is None:
+            return
+        grader = self._accounts.grader(course_id)
+        with self._open_exchange(course_id, grader) as folder:
+            if folder is None:
+                return
+            for fd, allowed in self._parts(folder, grader):
+                if not acl.set_entry(fd, uid, (allowed if member else 0) if running else None):
+                    log.warning(
+                        "no access lists in %s: %s's running server keeps its access to %s until it is restarted",
+                        self._paths.exchange,
+                        name,
+                        course_id,
+                    )
+                    return
+
+    def forget_running(self, account: Account) -> None:
+        """Drop what `set_membership` noted for a running server: the account's next one starts with the right
+        groups.
+        """
+        for course_id in self._accounts.courses():
+            # a course may go meanwhile, and its entries with it
+            with contextlib.suppress(IllumiDeskError):
+                grader = self._accounts.grader(course_id)
+                with self._open_exchange(course_id, grader) as folder:
+                    for fd, _ in self._parts(folder, grader) if folder is not None else ():
+                        acl.set_entry(fd, account.uid, None)
+
+    def archive(self, course_id: str) -> Path:
+        """Pack a course's home and exchange folder; a second call after a kill gives the archive that is
+        finished.
+
+        The grader must be stopped. Links are packed as links, other file systems are left out.
+
+        Returns:
+            The archive (0600, root's).
+        """
+        marker = self._removal(course_id)
+        if marker.exists():
+            return Path(json.loads(marker.read_text())["archive"])
+        account = self._accounts.grader(course_id)
+        folder = self._paths.archive / "courses"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in folder.glob(f".{course_id}-*.partial"):
+            left.unlink()
+        name = f"{course_id}-{_utc()}.tar.gz"
+        partial = folder / f".{name}.partial"
+        with self._open_exchange(course_id, account) as exchange:
+            parts = [str(account.home.relative_to(self._paths.root))]
+            if exchange is not None:
+                parts.append(str((self._paths.exchange / course_id).relative_to(self._paths.root)))
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            argv = ["tar", "--create", "--gzip", "--one-file-system", f"--file=/dev/fd/{fd}", "--force-local"]
+            argv += [f"--directory={self._paths.root}", "--", *parts]
+            with os.fdopen(fd, "wb") as file:
+                # 1: a file changed while it was read, which nothing of the course does any more
+                files.run(argv, ok=(0, 1), pass_fds=(fd,))
+                os.fsync(file.fileno())
+        except (IllumiDeskError, OSError):
+            partial.unlink()
+            raise
+        finished = folder / name
+        partial.rename(finished)
+        # From here on the course only gets less: what is left after a kill is not archived again
+        partial_marker = marker.with_suffix(".new")
+        partial_marker.write_text(json.dumps({"archive": str(finished)}))
+        partial_marker.rename(marker)
+        return finished
+
+    def remove(self, course_id: str) -> None:
+        """Remove what `archive` packed: exchange folder, home, members' group, account. May be run again."""
+        try:
+            account = self._accounts.grader(course_id)
+        except IllumiDeskError as error:
+            if error.status != 404:
+                raise
+        else:
+            with self._open_exchange(course_id, account) as exchange:
+                ours = exchange is not None
+            if ours:
+                files.remove_tree(self._paths.exchange / course_id)
+            files.remove_tree(self._paths.grader_socket(course_id).parent)
+            self._accounts.remove_grader(course_id)
+        self._removal(course_id).unlink(missing_ok=True)
+
+    def _removal(self, course_id: str) -> Path:
+        """The mark of a course that is archived and not yet wholly removed."""
+        return self._paths.archive / "courses" / f".{names.check_course_id(course_id)}.removing"
+
+    def _ensure_home(self, course_id: str, account: Account) -> None:
+        own = {"uid": account.uid, "gid": account.gid}
+        with files.open_folder(account.home) as home:
+            with files.ensure_folder(home, ".jupyter", mode=0o700, **own) as folder:
+                text = _config("grader_nbgrader_config.py", course_id, account)
+                if not files.same_text(folder, "nbgrader_config.py", text):
+                    files.write_file(folder, "nbgrader_config.py", text, mode=0o644, replace=True, **own)
+            with files.ensure_folder(home, course_id, mode=0o755, **own) as folder:
+                text = _config("course_nbgrader_config.py", course_id, account)
+                files.write_file(folder, "nbgrader_config.py", text, mode=0o644, replace=False, **own)
+
+    def _ensure_exchange(self, course_id: str, account: Account) -> None:
+        gid = self._accounts.members_gid(course_id)
+        exchange = self._paths.exchange
+        exchange.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with files.open_folder(exchange) as root:
+            # Everybody may write here: nbgrader insists. The sticky bit keeps people from each other's
+            # folders
+            if stat.S_IMODE(os.fstat(root).st_mode) != 0o1777:
+                os.fchmod(root, 0o1777)
+            for _ in range(5):
+                with contextlib.ExitStack() as stack:
+                    try:
+                        folder = stack.enter_context(
+                            files.ensure_folder(root, course_id, mode=_COURSE[1], uid=account.uid, gid=gid)
+                        )
+                    except files.ForeignFolderError:
+                        aside = f"{course_id}.squatted-{_utc()}-{secrets.token_hex(2)}"
+                        with contextlib.suppress(FileNotFoundError):
+                            files.move_aside(root, course_id, aside)
+                        log.warning("%s in the exchange was not the course's; it is now %s", course_id, aside)
+                        continue
+                    for name, mode, _allowed in _PARTS:
+                        with files.ensure_folder(folder, name, mode=mode, uid=account.uid, gid=gid):
+                            pass
+                    return
+        raise IllumiDeskError(
+            f"somebody keeps making a folder {course_id} in {exchange}",
+            hint=f"look who with ls -l {exchange}",
+            status=409,
+        )
+
+    @contextlib.contextmanager
+    def _open_exchange(self, course_id: str, grader: Account) -> Iterator[int | None]:
+        """The course's own folder in the exchange; None where there is none, or one that is not the
+        grader's.
+        """
+        with contextlib.ExitStack() as stack:
+            fd: int | None = None
+            try:
+                root = stack.enter_context(files.open_folder(self._paths.exchange))
+                fd = stack.enter_context(files.open_folder(names.check_course_id(course_id), dir_fd=root))
+                if os.fstat(fd).st_uid != grader.uid:
+                    fd = None
+            except OSError:
+                fd = None
+            yield fd
+
+    def _parts(self, folder: int, grader: Account) -> Iterator[tuple[int, int]]:
+        """The course's folder and those in it, open, with what a member may do there."""
+        yield folder, _COURSE[2]
+        for name, _, allowed in _PARTS:
+            with contextlib.suppress(OSError), files.open_folder(name, dir_fd=folder) as fd:
+                if os.fstat(fd).st_uid == grader.uid:
+                    yield fd, allowed
+
+
+def _config(name: str, course_id: str, account: Account) -> str:
+    template = Template(data("config", "nbgrader", name).read_text("utf-8"))
+    return template.substitute(course_id=course_id, home=account.home)
+
+
+def _utc() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
