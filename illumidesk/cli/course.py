@@ -1,0 +1,147 @@
+"""`illumidesk course`."""
+
+from __future__ import annotations
+
+import click
+
+from illumidesk.cli.base import Group, confirm_by_typing, json_option, yes_option
+
+
+@click.group(cls=Group)
+def course() -> None:
+    """Courses: create, list, show, remove.
+
+    A course has a shared grader, an exchange for assignments, and members.
+    """
+
+
+@course.command("create")
+@click.argument("course_id", metavar="ID")
+@click.option("--title", help="What people read; the id where it is absent.")
+@click.option(
+    "--instructor",
+    "instructors",
+    multiple=True,
+    metavar="NAME",
+    help="Enroll an instructor. May be repeated.",
+)
+@json_option
+def create(course_id: str, title: str | None, instructors: tuple[str, ...], as_json: bool) -> None:
+    """Set a course up.
+
+    ID: up to 23 lower-case letters, digits, - and _. It may be run again for a course that exists; that mends
+    what is missing and loses nothing.
+    """
+    from illumidesk import names
+    from illumidesk.cli.base import clean
+    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.cli.output import print_json
+
+    names.check_course_id(course_id)
+    hub = HubClient.of_this_machine()
+    for name in instructors:
+        hub.user(names.check_account(name))  # before anything is made
+    made, new = hub.create_course(course_id, title)
+    for name in instructors:
+        hub.enroll(course_id, name, "instructor")
+    if as_json:
+        print_json(hub.course(course_id) if instructors else made)
+        return
+    click.echo(clean(f"The course {course_id} ({made['title']}) {'is ready' if new else 'was there already'}"))
+    if instructors:
+        click.echo(f"Instructors: {', '.join(instructors)}")
+    else:
+        click.echo(f"Next: illumidesk enroll {course_id} NAME --role instructor")
+
+
+@course.command("list")
+@json_option
+def list_courses(as_json: bool) -> None:
+    """List the courses."""
+    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.cli.output import print_json, print_table
+
+    courses = HubClient.of_this_machine().courses()
+    if as_json:
+        print_json(courses)
+    elif not courses:
+        click.echo("There are no courses yet. Next: illumidesk course create ID", err=True)
+    else:
+        print_table(
+            ["ID", "Title", "Students", "TAs", "Instructors", "Grader"],
+            [
+                (
+                    one["course_id"],
+                    one["title"],
+                    one["counts"].get("student", 0),
+                    one["counts"].get("ta", 0),
+                    one["counts"].get("instructor", 0),
+                    "running" if one["grader"]["active"] else "stopped",
+                )
+                for one in courses
+            ],
+            right=["Students", "TAs", "Instructors"],
+        )
+
+
+@course.command("show")
+@click.argument("course_id", metavar="ID")
+@json_option
+def show(course_id: str, as_json: bool) -> None:
+    """Show a course and its members."""
+    from illumidesk import names
+    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.cli.output import print_json, print_pairs, print_table
+
+    one = HubClient.of_this_machine().course(names.check_course_id(course_id))
+    if as_json:
+        print_json(one)
+        return
+    print_pairs(
+        [
+            ("Course", one["course_id"]),
+            ("Title", one["title"]),
+            ("Created", one["created"]),
+            ("Grader", f"{'running' if one['grader']['active'] else 'stopped'}, at {one['url']}"),
+            ("Members", len(one["members"])),
+        ]
+    )
+    if one["members"]:
+        click.echo()
+        order = {"instructor": 0, "ta": 1, "student": 2}
+        members = sorted(one["members"], key=lambda member: (order.get(member["role"], 3), member["name"]))
+        print_table(["User", "Role"], [(member["name"], member["role"]) for member in members])
+
+
+@course.command("remove")
+@click.argument("course_id", metavar="ID")
+@yes_option
+@json_option
+def remove(course_id: str, yes: bool, as_json: bool) -> None:
+    """Archive a course, then remove it.
+
+    The grader's home (gradebook, assignments) and the course's exchange (hand-ins, feedback) are packed into
+    an archive that only root can read, and then removed. People keep their accounts and homes.
+    """
+    from illumidesk import names
+    from illumidesk.cli.base import clean
+    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.cli.output import print_json
+    from illumidesk.paths import Paths
+
+    hub = HubClient.of_this_machine()
+    one = hub.course(names.check_course_id(course_id))
+    if not yes:
+        members = len(one["members"])
+        click.echo(clean(f"This removes the course {course_id} ({one['title']})."), err=True)
+        click.echo(f"It has {members} member{'' if members == 1 else 's'}, who lose it at once.", err=True)
+        if one["grader"]["active"]:
+            click.echo("Its grader is RUNNING and will be stopped; unsaved grading is lost.", err=True)
+        folder = Paths.current().archive / "courses"
+        click.echo(f"Its gradebook, assignments, hand-ins and feedback go to an archive in {folder}.", err=True)
+        confirm_by_typing(course_id, what="remove it")
+    archive = hub.remove_course(course_id)
+    if as_json:
+        print_json({"course_id": course_id, "archive": archive})
+    else:
+        click.echo(f"The course {course_id} is removed. Its archive is {clean(archive)}")

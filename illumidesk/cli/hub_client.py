@@ -1,0 +1,247 @@
+"""The hub's management API, spoken by root over the hub's unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+from urllib.parse import quote
+
+from illumidesk.errors import IllumiDeskError
+from illumidesk.paths import Paths
+
+RoleInCourse = Literal["student", "ta", "instructor"]
+
+#: Seconds to wait for an answer. Removing a course archives it first, which takes as long as it takes.
+TIMEOUT = 120.0
+LONG_TIMEOUT = 3600.0
+
+
+class Grader(TypedDict):
+    """The state of a course's grader."""
+
+    active: bool
+
+
+class Member(TypedDict):
+    """Somebody in a course."""
+
+    name: str
+    role: RoleInCourse
+
+
+class Course(TypedDict):
+    """A course; `members` and `url` are there where one course was asked for."""
+
+    course_id: str
+    title: str
+    created: str
+    counts: dict[str, int]
+    grader: Grader
+    members: list[Member]
+    url: str
+
+
+class CourseOfUser(TypedDict):
+    """A person's part in a course."""
+
+    course_id: str
+    role: RoleInCourse
+
+
+class Server(TypedDict):
+    """The state of a person's server."""
+
+    active: bool
+    ready: bool
+    started: str | None
+
+
+class User(TypedDict):
+    """A person."""
+
+    name: str
+    admin: bool
+    has_password: bool
+    created: str
+    courses: list[CourseOfUser]
+    server: Server
+    last_activity: str | None
+
+
+class HubClient:
+    """Calls the hub.
+
+    Args:
+        socket_path: where the hub listens.
+        token: what proves that this is root; empty for `answers` alone.
+    """
+
+    def __init__(self, socket_path: Path, token: str = "") -> None:
+        self._socket = socket_path
+        self._token = token
+
+    @classmethod
+    def of_this_machine(cls, paths: Paths | None = None) -> HubClient:
+        """A client with root's token.
+
+        Raises:
+            IllumiDeskError: where this is not root, or where nothing is installed.
+        """
+        paths = paths or Paths.current()
+        try:
+            token = paths.cli_token.read_text("ascii").strip()
+        except PermissionError:
+            raise IllumiDeskError("only root may do this", hint="run it with sudo", status=403) from None
+        except FileNotFoundError:
+            raise IllumiDeskError(
+                "IllumiDesk is not installed on this machine", hint=f"there is no {paths.cli_token}"
+            ) from None
+        return cls(paths.hub_socket, token)
+
+    def answers(self, *, timeout: float = 5.0) -> bool:
+        """Whether the hub answers within `timeout` seconds. Needs no token."""
+        try:
+            status, _ = self._exchange("GET", "/hub/health", None, timeout)
+        except (OSError, http.client.HTTPException):
+            return False
+        return status == 200
+
+    def courses(self) -> list[Course]:
+        """Every course."""
+        return cast(list[Course], self._call("GET", "courses")[1]["courses"])
+
+    def course(self, course_id: str) -> Course:
+        """One course, with its members."""
+        return cast(Course, self._call("GET", f"courses/{_quoted(course_id)}")[1])
+
+    def create_course(self, course_id: str, title: str | None = None) -> tuple[Course, bool]:
+        """Set a course up, again where it is there already. Returns it, and whether it is new."""
+        body = {"course_id": course_id} | ({} if title is None else {"title": title})
+        status, course = self._call("POST", "courses", body)
+        return cast(Course, course), status == 201
+
+    def remove_course(self, course_id: str) -> str:
+        """Archive and remove a course. Returns the archive's path."""
+        answer = self._call("DELETE", f"courses/{_quoted(course_id)}", timeout=LONG_TIMEOUT)[1]
+        return str(answer["archive"])
+
+    def enroll(self, course_id: str, name: str, role: RoleInCourse, *, create: bool = False) -> bool:
+        """Give a person a role in a course. Returns whether the person was new in it."""
+        body = {"role": role} | ({"create": True} if create else {})
+        answer = self._call("PUT", f"courses/{_quoted(course_id)}/members/{_quoted(name)}", body)[1]
+        return bool(answer["created"])
+
+    def unenroll(self, course_id: str, name: str) -> None:
+        """Take a person out of a course."""
+        self._call("DELETE", f"courses/{_quoted(course_id)}/members/{_quoted(name)}")
+
+    def users(self) -> list[User]:
+        """Everybody."""
+        return cast(list[User], self._call("GET", "users")[1]["users"])
+
+    def user(self, name: str) -> User:
+        """One person."""
+        return cast(User, self._call("GET", f"users/{_quoted(name)}")[1])
+
+    def add_user(self, name: str, *, admin: bool = False, restore: bool = False) -> tuple[User, bool]:
+        """Add a person, or with `restore` bring a retired one back. Returns the person, and whether new.
+
+        Without `admin` somebody who is there already stays what they are.
+        """
+        body: dict[str, Any] = {"name": name}
+        if admin:
+            body["admin"] = True
+        if restore:
+            body["restore"] = True
+        status, user = self._call("POST", "users", body)
+        return cast(User, user), status == 201
+
+    def set_admin(self, name: str, admin: bool) -> User:
+        """Make a person an admin, or no longer one."""
+        return cast(User, self._call("PATCH", f"users/{_quoted(name)}", {"admin": admin})[1])
+
+    def forget_password(self, name: str) -> User:
+        """Let a person choose a password anew at the next sign-in."""
+        return cast(User, self._call("PATCH", f"users/{_quoted(name)}", {"forget_password": True})[1])
+
+    def remove_user(self, name: str) -> None:
+        """Retire a person; the home stays."""
+        self._call("DELETE", f"users/{_quoted(name)}")
+
+    def stop_user(self, name: str) -> None:
+        """Stop a person's server."""
+        self._call("POST", f"users/{_quoted(name)}/stop")
+
+    def status(self, *, timeout: float = 10.0) -> dict[str, Any]:
+        """The hub's own view of the machine."""
+        return self._call("GET", "status", timeout=timeout)[1]
+
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = TIMEOUT
+    ) -> tuple[int, dict[str, Any]]:
+        try:
+            status, content = self._exchange(method, f"/hub/api/illumidesk/{path}", body, timeout)
+        except TimeoutError:
+            raise IllumiDeskError(
+                f"the hub did not answer within {timeout:.0f} seconds",
+                hint="sudo journalctl -u illumidesk-hub -n 50",
+                status=503,
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise IllumiDeskError(
+                "the hub does not answer", hint="sudo systemctl status illumidesk-hub", status=503
+            ) from None
+        answer = _object(content)
+        if 200 <= status < 300 and answer is not None:
+            return status, answer
+        raise _refusal(status, answer or {})
+
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes]:
+        connection = _UnixConnection(self._socket, timeout)
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"token {self._token}"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    if not content.strip():
+        return {}
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _refusal(status: int, answer: dict[str, Any]) -> IllumiDeskError:
+    message = str(answer.get("message") or "")
+    hint = str(answer.get("hint") or "")
+    if status in (401, 403) and not hint:
+        hint = "the hub may have started before its token was changed: sudo systemctl restart illumidesk-hub"
+    if not message:
+        message = f"the hub answered {status} {http.client.responses.get(status, '')}".rstrip()
+    return IllumiDeskError(message, hint=hint or "sudo journalctl -u illumidesk-hub -n 50", status=status)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

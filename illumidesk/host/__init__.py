@@ -1,0 +1,1 @@
+"""What root does to a host: install, apply settings, uninstall."""

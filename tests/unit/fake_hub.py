@@ -1,0 +1,231 @@
+"""A stand-in for the hub's management API: HTTP on a unix socket, everything in memory."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import socketserver
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+TOKEN = "token-of-the-tests"
+CREATED = "2026-11-24T08:00:00+00:00"
+
+
+class FakeHub:
+    """`people` and `courses` (ID → title, members) are its state; `calls` what it was asked; `healthy` its health."""
+
+    def __init__(self, socket: Path) -> None:
+        self.people: dict[str, dict[str, Any]] = {}
+        self.courses: dict[str, dict[str, Any]] = {}
+        self.calls: list[tuple[str, str, Any]] = []
+        self.broken: dict[str, tuple[int, bytes]] = {}
+        self.healthy = True
+        self.retired: set[str] = set()
+        self._server = _UnixServer(str(socket), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add_person(self, name: str, *, admin: bool = False, active: bool = False) -> None:
+        server = {"active": active, "ready": active, "started": CREATED if active else None}
+        self.people[name] = {
+            "name": name, "admin": admin, "has_password": False, "created": CREATED, "server": server,
+            "last_activity": CREATED if active else None,
+        }  # fmt: skip
+
+    def add_course(self, course_id: str, title: str = "", *, grader: bool = False, **members: str) -> None:
+        self.courses[course_id] = {"title": title or course_id, "members": dict(members), "grader": grader}
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        self.calls.append((method, path, body))
+        for pattern, handle in _ROUTES:
+            match = re.fullmatch(pattern, f"{method} {path}")
+            if match:
+                result: tuple[int, Any] = handle(self, body or {}, *map(unquote, match.groups()))
+                return result
+        return _error(404, f"there is nothing at {path}")
+
+    def user(self, name: str) -> dict[str, Any]:
+        courses = [
+            {"course_id": course_id, "role": course["members"][name]}
+            for course_id, course in self.courses.items()
+            if name in course["members"]
+        ]
+        return self.people[name] | {"courses": courses}
+
+    def course(self, course_id: str, *, members: bool = False) -> dict[str, Any]:
+        course = self.courses[course_id]
+        roles = list(course["members"].values())
+        shown = {
+            "course_id": course_id,
+            "title": course["title"],
+            "created": CREATED,
+            "counts": {role: roles.count(role) for role in ("student", "ta", "instructor")},
+            "grader": {"active": course["grader"]},
+        }
+        if members:
+            shown["url"] = f"/services/{course_id}/"
+            shown["members"] = [{"name": name, "role": role} for name, role in course["members"].items()]
+        return shown
+
+
+def _error(status: int, message: str, hint: str = "") -> tuple[int, Any]:
+    return status, {"message": message, "hint": hint, "status": status}
+
+
+def _no_user(name: str) -> tuple[int, Any]:
+    return _error(404, f"there is no {name}", f"illumidesk user add {name}")
+
+
+def _post_course(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    new = body["course_id"] not in hub.courses
+    if new:
+        hub.add_course(body["course_id"], body.get("title", ""))
+    return 201 if new else 200, hub.course(body["course_id"])
+
+
+def _get_course(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    if course_id not in hub.courses:
+        return _error(404, f"there is no course {course_id}", "illumidesk course list")
+    return 200, hub.course(course_id, members=True)
+
+
+def _delete_course(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    del hub.courses[course_id]
+    return 200, {"archive": f"/var/backups/illumidesk/courses/{course_id}-20261124T080000Z.tar.gz"}
+
+
+def _put_member(hub: FakeHub, body: Any, course_id: str, name: str) -> tuple[int, Any]:
+    if course_id not in hub.courses:
+        return _error(404, f"there is no course {course_id}", f"illumidesk course create {course_id}")
+    if name not in hub.people:
+        if not body.get("create"):
+            return _no_user(name)
+        hub.add_person(name)
+    members = hub.courses[course_id]["members"]
+    new = name not in members
+    members[name] = body["role"]
+    return 200, {"course_id": course_id, "name": name, "role": body["role"], "created": new}
+
+
+def _delete_member(hub: FakeHub, body: Any, course_id: str, name: str) -> tuple[int, Any]:
+    if hub.courses[course_id]["members"].pop(name, None) is None:
+        return _error(404, f"{name} is not in {course_id}")
+    return 200, {}
+
+
+def _post_user(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    new = body["name"] not in hub.people
+    if new:
+        if body["name"] in hub.retired and not body.get("restore"):
+            return _error(409, f"{body['name']} was removed", f"`illumidesk user add --restore {body['name']}`")
+        hub.add_person(body["name"])
+    if "admin" in body:
+        hub.people[body["name"]]["admin"] = body["admin"]
+    return 201 if new else 200, hub.user(body["name"])
+
+
+def _one_user(hub: FakeHub, body: Any, name: str) -> tuple[int, Any]:
+    return (200, hub.user(name)) if name in hub.people else _no_user(name)
+
+
+def _patch_user(hub: FakeHub, body: Any, name: str) -> tuple[int, Any]:
+    if name not in hub.people:
+        return _no_user(name)
+    if "admin" in body:
+        hub.people[name]["admin"] = body["admin"]
+    if body.get("forget_password"):
+        hub.people[name]["has_password"] = False
+    return 200, hub.user(name)
+
+
+def _delete_user(hub: FakeHub, body: Any, name: str) -> tuple[int, Any]:
+    hub.retired.add(name)
+    return (200, {}) if hub.people.pop(name, None) else _no_user(name)
+
+
+def _stop_user(hub: FakeHub, body: Any, name: str) -> tuple[int, Any]:
+    if name not in hub.people:
+        return _no_user(name)
+    hub.people[name]["server"]["active"] = False
+    return 200, {}
+
+
+def _status(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    online = sum(person["server"]["active"] for person in hub.people.values())
+    return 200, {
+        "version": "0.1.0",
+        "hub": {"started": CREATED},
+        "units": [],
+        "users_online": online,
+        "host": {},
+    }
+
+
+_API = "/hub/api/illumidesk"
+_ROUTES = [
+    (f"GET {_API}/courses", lambda hub, body: (200, {"courses": [hub.course(one) for one in hub.courses]})),
+    (f"POST {_API}/courses", _post_course),
+    (f"GET {_API}/courses/([^/]+)", _get_course),
+    (f"DELETE {_API}/courses/([^/]+)", _delete_course),
+    (f"PUT {_API}/courses/([^/]+)/members/([^/]+)", _put_member),
+    (f"DELETE {_API}/courses/([^/]+)/members/([^/]+)", _delete_member),
+    (f"GET {_API}/users", lambda hub, body: (200, {"users": [hub.user(name) for name in hub.people]})),
+    (f"POST {_API}/users", _post_user),
+    (f"GET {_API}/users/([^/]+)", _one_user),
+    (f"PATCH {_API}/users/([^/]+)", _patch_user),
+    (f"DELETE {_API}/users/([^/]+)", _delete_user),
+    (f"POST {_API}/users/([^/]+)/stop", _stop_user),
+    (f"GET {_API}/status", _status),
+]
+
+
+class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # the client may go away
+            super().handle_error(request, client_address)
+
+
+def _handler(hub: FakeHub) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle_any(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            if self.path == "/hub/health":
+                status, content = (200 if hub.healthy else 503), b""
+            elif self.path in hub.broken:
+                status, content = hub.broken[self.path]
+            elif self.headers.get("Authorization") != f"token {TOKEN}":
+                status, content = 403, json.dumps({"status": 403, "message": "Forbidden"}).encode()
+            else:
+                status, answer = hub.answer(self.command, self.path, body)
+                content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            if content:
+                self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+    return Handler
