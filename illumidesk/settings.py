@@ -67,7 +67,6 @@ class Proxy(_Section):
 class LocalSignIn(_Section):
     """Names and passwords kept on this host."""
 
-    enabled: bool = True
     #: Whether strangers may make themselves an account. Closed: only names that exist may set a password.
     open_signup: bool = False
     min_password_length: int = Field(8, ge=1, le=64)
@@ -85,7 +84,7 @@ class Limits(_Section):
     #: Bytes of memory (MemoryMax).
     memory: Size = 1 << 30
     #: Processor cores (CPUQuota).
-    cpu: float = Field(1.0, ge=0)
+    cpu: float = Field(1.0, ge=0, allow_inf_nan=False)
     #: Processes and threads (TasksMax).
     tasks: int = Field(512, ge=0)
 
@@ -106,13 +105,31 @@ class Role(_Section):
     limits: Limits | None = None
 
 
+class Learner(Role):
+    """A student of a course."""
+
+    nbgrader: tuple[NbgraderPart, ...] = ("assignment-list", "validate-assignment")
+
+
+class Instructor(Role):
+    """An instructor or TA of a course."""
+
+    nbgrader: tuple[NbgraderPart, ...] = ("assignment-list", "course-list")
+
+
+class Grader(Role):
+    """A course's grader."""
+
+    nbgrader: tuple[NbgraderPart, ...] = ("create-assignment", "formgrader")
+
+
 class Roles(_Section):
     """The roles; `standard` is somebody without a course."""
 
     standard: Role = Role()
-    learner: Role = Role(nbgrader=("assignment-list", "validate-assignment"))
-    instructor: Role = Role(nbgrader=("assignment-list", "course-list"))
-    grader: Role = Role(nbgrader=("create-assignment", "formgrader"))
+    learner: Learner = Learner()
+    instructor: Instructor = Instructor()
+    grader: Grader = Grader()
 
 
 RoleName = Literal["standard", "learner", "instructor", "grader"]
@@ -121,7 +138,7 @@ RoleName = Literal["standard", "learner", "instructor", "grader"]
 class Idle(_Section):
     """When what nobody uses is stopped (seconds; 0 means never)."""
 
-    kernels: Duration = 0
+    kernels: Duration = 4 * 3600
     servers: Duration = 2 * 3600
     graders: Duration = 1800
 

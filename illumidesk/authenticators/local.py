@@ -27,6 +27,7 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
     """
 
     registry = AnyTrait(help="Where people are kept (a Registry); the hub's by default.")
+    make_person = AnyTrait(help="Coroutine function that makes a person of a name, with account; the hub's by default.")
     open_signup = Bool(False, help="Whether strangers may make themselves an account.").tag(config=True)
 
     # Nothing of ours is in the dbm file that the base class looks after.
@@ -36,6 +37,8 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         super().__init__(**kwargs)
         if self.registry is None:
             self.registry = self.parent.classroom.registry
+        if self.make_person is None and self.parent is not None:
+            self.make_person = self.parent.classroom.ensure_person
         # Who may come in is decided below, by the registry.
         self.allow_all = True
 
@@ -47,11 +50,15 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             return False
         return bool(Authenticator.validate_username(self, name))
 
-    def add_user(self, user: Any) -> None:
-        """JupyterHub has a new user (made in its admin panel, by its API or by signing in): it is a person of ours."""
+    async def add_user(self, user: Any) -> None:
+        """JupyterHub has a new user (made in its admin panel, by its API or by signing in): give them an account.
+
+        Raises:
+            IllumiDeskError: where the name cannot be had; JupyterHub then forgets the user.
+        """
         super().add_user(user)
-        if self.validate_username(user.name) and self.registry.person(user.name) is None:
-            self.registry.ensure_person(user.name)
+        if self.registry.person(user.name) is None:
+            await self.make_person(user.name)
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """The name that may sign in; None where it may not. The first password given for a name is kept.
@@ -80,7 +87,12 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             handler.custom_login_error = problem
             return None
         if person is None:
-            self.registry.ensure_person(name)
+            try:
+                await self.make_person(name)
+            except IllumiDeskError as error:
+                self.log.warning("%s may not sign up: %s", name, error.message)
+                handler.custom_login_error = f"{name} cannot be used here: please choose another name."
+                return None
         fresh = await asyncio.to_thread(bcrypt.hashpw, password, bcrypt.gensalt())
         current = self.registry.person(name)
         if current is not None and current.password_hash is not None:
@@ -100,9 +112,9 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         )
         return "Your password has been changed with success."
 
-    def delete_user(self, user: Any) -> None:
-        """JupyterHub's panel deleted the user: the person is removed here too, and the files are kept."""
-        self.registry.retire_person(user.name)
+    async def delete_user(self, user: Any) -> None:
+        """JupyterHub's panel deletes the user: the account is closed and memberships end; files are kept."""
+        await self.parent.classroom.close_person(user.name)
 
     def _password_problem(self, password: str) -> str:
         if len(password) < self.min_password_length:

@@ -126,21 +126,29 @@ class Classroom:
         return created
 
     async def remove_person(self, name: str) -> None:
-        """Stop the server, lock the account and forget memberships and password; files are kept, the name too."""
-        person = self.registry.person(name)
-        if person is None:
+        """Stop the server, close the account and forget memberships and password; files are kept, the name too.
+
+        Raises:
+            IllumiDeskError: where there is no such person, or it is the only administrator.
+        """
+        if self.registry.person(name) is None:
             raise unknown_person(name)
         self._check_other_admin(name, admin=False)
         user = self.hub_user(name)
         if user is not None and user.running:
             await self.stop_server(name)
-        for course_id, _ in self.registry.memberships(name):
-            await self.supervisor.set_membership(course_id, name, member=False)
-        await self.supervisor.retire_account(name)
-        self.registry.retire_person(name)
+        await self.close_person(name)
         if user is not None:
             await user.delete_spawners()
             self.app.users.delete(user)
+
+    async def close_person(self, name: str) -> None:
+        """Close the account on the host and in the registry; JupyterHub's user is the caller's."""
+        for course_id, _ in self.registry.memberships(name):
+            await self.supervisor.set_membership(course_id, name, member=False)
+        if self.registry.is_present(name):
+            await self.supervisor.retire_account(name)
+        self.registry.retire_person(name)
         log.info("%s was removed", name)
 
     async def stop_server(self, name: str) -> None:

@@ -29,7 +29,8 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     settings = settings or load(paths.config_file)
     hub_url = socket_url(paths.hub_socket)
 
-    c.JupyterHub.bind_url = f"http://{settings.proxy.bind or '0.0.0.0'}:{settings.proxy.http_port}"  # noqa: S104
+    address = settings.proxy.bind or "0.0.0.0"  # noqa: S104 -- the proxy's, for JupyterHub to know
+    c.JupyterHub.bind_url = f"http://{f'[{address}]' if ':' in address else address}:{settings.proxy.http_port}"
     c.JupyterHub.hub_bind_url = hub_url
     c.JupyterHub.hub_connect_url = hub_url
     # Everybody's server talks to the hub, each with its own token: the same surface that the public port has.

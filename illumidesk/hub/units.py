@@ -70,7 +70,10 @@ class UnitTable:
         Raises:
             IllumiDeskError: where the supervisor does not answer.
         """
-        self._units = {unit["unit"]: unit for unit in await self._supervisor.units()}
+        listed = await self._supervisor.units()
+        self._forget_all_but({unit["unit"] for unit in listed})
+        for unit in listed:
+            self._learn(unit)
 
     def is_active(self, unit: str) -> bool:
         """Whether the unit runs, by the table."""
@@ -89,12 +92,15 @@ class UnitTable:
                     told = set()
                 case "ready":
                     # What ended while nobody told: of it there is no event.
-                    for name in self._units.keys() - told:
-                        self._learn({**self._units[name], "active_state": "inactive", "main_pid": 0})
+                    self._forget_all_but(told)
                     self._complete.set()
                 case "unit":
                     told.add(event["unit"])
                     self._learn(cast(Unit, event))
+
+    def _forget_all_but(self, names: set[str]) -> None:
+        for name in self._units.keys() - names:
+            self._learn({**self._units[name], "active_state": "inactive", "main_pid": 0})
 
     def _learn(self, unit: Unit) -> None:
         before = self._units.get(unit["unit"])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from illumidesk.authenticators import LocalAuthenticator
+from illumidesk.errors import IllumiDeskError
 from illumidesk.registry import Registry
 
 GOOD = "a good password"
@@ -22,7 +23,12 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def make(registry: Registry, **traits: object) -> LocalAuthenticator:
-    return LocalAuthenticator(registry=registry, min_password_length=8, **traits)
+    async def make_person(name: str) -> None:
+        if name == "ubuntu":
+            raise IllumiDeskError("ubuntu is an account of this machine")
+        registry.ensure_person(name)
+
+    return LocalAuthenticator(registry=registry, make_person=make_person, min_password_length=8, **traits)
 
 
 async def sign_in(authenticator: LocalAuthenticator, name: str, password: str) -> tuple[str | None, str]:
@@ -65,6 +71,10 @@ async def test_strangers_may_come_where_the_door_is_open(registry: Registry) -> 
     assert registry.person("ben") is None
     assert (await sign_in(authenticator, "ben", GOOD))[0] == "ben"
     assert (await sign_in(authenticator, "root", GOOD))[0] is None
+    name, message = await sign_in(authenticator, "ubuntu", GOOD)
+    assert name is None
+    assert "choose another name" in message
+    assert registry.person("ubuntu") is None
 
 
 async def test_somebody_who_was_removed_stays_out(registry: Registry) -> None:

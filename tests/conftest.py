@@ -1,0 +1,63 @@
+"""Options of the test run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+    from tests.support.classroom import Classroom
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--release", default="bookworm", help="Debian release of the throwaway machine")
+    parser.addoption(
+        "--machine",
+        default="",
+        help="use this machine, already installed, and leave it running (while developing)",
+    )
+    parser.addoption("--port", default="8090", help="the class's port on the throwaway machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "smoke: what is also run on the other supported releases")
+
+
+@pytest.fixture(scope="session")
+def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
+    """A class on a throwaway machine: installed by install.sh from this checkout, with the demo course."""
+    from machine import Machine
+
+    from tests.support.classroom import SOURCE, Classroom
+
+    port = int(pytestconfig.getoption("--port"))
+    name = pytestconfig.getoption("--machine")
+    if name:
+        room = Classroom(Machine.attach(name), port)
+        room.wait_for_hub()
+        yield room
+        return
+    machine = Machine("tests", pytestconfig.getoption("--release"))
+    machine.up()
+    try:
+        machine.copy_checkout(SOURCE)
+        room = Classroom(machine, port)
+        room.install()
+        room.wait_for_hub()
+        yield room
+    finally:
+        keep_journal(machine)
+        machine.down()
+
+
+def keep_journal(machine: Machine) -> None:
+    """Keep what the machine logged, for whoever reads a failed run."""
+    from tests.support.classroom import ARTEFACTS
+
+    ARTEFACTS.mkdir(exist_ok=True)
+    log = machine.run(["journalctl", "--no-pager", "-o", "short-precise"], check=False).stdout
+    (ARTEFACTS / f"journal-{machine.release}.txt").write_text(log)

@@ -1,0 +1,164 @@
+"""Kill, reinstall, reboot: what runs goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.support.classroom import Classroom
+from tests.support.person import Kernel, Person
+
+COUNTER = """
+import threading, time
+count = 0
+def tick():
+    global count
+    while True:
+        count += 1
+        time.sleep(0.05)
+threading.Thread(target=tick, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def student(classroom: Classroom) -> Person:
+    person = classroom.sign_in("student1")
+    person.start_server()
+    return person
+
+
+@pytest.fixture
+def counting(student: Person) -> Kernel:
+    """A kernel that computes in the background."""
+    kernel = student.start_kernel()
+    kernel.run(COUNTER)
+    return kernel
+
+
+def count(kernel: Kernel) -> int:
+    return int(kernel.run("count"))
+
+
+def wait_until_usable(person: Person, timeout: float = 60) -> None:
+    """Wait until the proxy leads to the person's server again, without signing in again."""
+    deadline = time.monotonic() + timeout
+    while True:
+        response = person.get(f"{person.base}api/status")
+        if response.status_code == 200:
+            return
+        assert time.monotonic() < deadline, f"{response.status_code} {response.url}"
+        time.sleep(0.3)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("victim", ["hub", "proxy", "supervisor"])
+def test_killed_while_a_kernel_computes(
+    classroom: Classroom, student: Person, counting: Kernel, victim: str
+) -> None:
+    teacher = classroom.sign_in("instructor1")
+    base = classroom.open_grader(teacher, "intro101")
+    units = ["jupyter-student1.service", "illumidesk-grader@intro101.service"]
+    pids = [classroom.main_pid(unit) for unit in units]
+    before = count(counting)
+    killed = classroom.main_pid(f"illumidesk-{victim}.service")
+
+    classroom.machine.run(["kill", "-9", str(killed)])
+
+    classroom.wait_for_hub()
+    wait_until_usable(student)
+    assert count(counting) > before
+    assert [classroom.main_pid(unit) for unit in units] == pids
+    deadline = time.monotonic() + 30
+    while teacher.get(f"{base}api/status").status_code != 200:
+        assert time.monotonic() < deadline, "the proxy lost the grader"
+        time.sleep(0.3)
+    assert classroom.main_pid(f"illumidesk-{victim}.service") != killed
+    # And all three work together again: somebody starts, somebody stops.
+    other = classroom.sign_in("instructor1")
+    other.start_server()
+    assert other.run("5*4") == "20"
+    other.hub_api("DELETE", "users/instructor1/server")
+    deadline = time.monotonic() + 30
+    while classroom.is_active("jupyter-instructor1.service"):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def test_a_server_that_dies_is_noticed_and_can_be_started_again(
+    classroom: Classroom, student: Person
+) -> None:
+    classroom.machine.run(["systemctl", "kill", "--signal=KILL", "jupyter-student1.service"])
+    deadline = time.monotonic() + 10
+    while student.hub_api("GET", "users/student1")["servers"]:
+        assert time.monotonic() < deadline, "the hub did not notice"
+        time.sleep(0.2)
+    student.start_server()
+    assert student.run("5*4") == "20"
+
+
+def test_reinstall_over_a_running_class(classroom: Classroom, student: Person, counting: Kernel) -> None:
+    student.shell("echo 'my work' > work.txt")
+    before = count(counting)
+    pid = classroom.main_pid("jupyter-student1.service")
+    secrets = classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout
+    people = classroom.cli_json("user", "list")
+
+    classroom.install()
+
+    classroom.wait_for_hub()
+    wait_until_usable(student)
+    assert count(counting) > before
+    assert classroom.main_pid("jupyter-student1.service") == pid
+    assert classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout == secrets
+    assert [u["name"] for u in classroom.cli_json("user", "list")] == [
+        u["name"] for u in people
+    ]
+
+
+def test_reboot_brings_everything_back(classroom: Classroom, student: Person) -> None:
+    student.shell("echo 'my work' > work.txt")
+    classroom.machine.reboot()
+    classroom.wait_for_hub()
+    for unit in ("illumidesk-proxy", "illumidesk-hub", "illumidesk-supervisor"):
+        assert classroom.is_active(f"{unit}.service")
+    again = classroom.sign_in("student1")
+    again.start_server()
+    assert "my work" in again.shell("cat work.txt")
+    teacher = classroom.sign_in("instructor1")
+    classroom.open_grader(teacher, "intro101")
+
+
+def test_no_secret_is_in_the_journal(classroom: Classroom) -> None:
+    journal = classroom.machine.run(["journalctl", "--no-pager", "-o", "cat"]).stdout
+    secrets = classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout
+    for line in secrets.split():
+        value = line.split("=", 1)[-1]
+        assert value not in journal
+    assert "correct horse" not in journal
+
+
+def test_systemd_reads_its_units_anew_while_a_class_works(
+    classroom: Classroom, student: Person, counting: Kernel
+) -> None:
+    """As each `apt install` of a service does."""
+    teacher = classroom.sign_in("instructor1")
+    base = classroom.open_grader(teacher, "intro101")
+    pid = classroom.main_pid("jupyter-student1.service")
+    before = count(counting)
+    for _ in range(3):
+        classroom.machine.run(["systemctl", "daemon-reload"])
+    time.sleep(2)
+    assert count(counting) > before
+    assert classroom.main_pid("jupyter-student1.service") == pid
+    assert classroom.show("jupyter-student1.service", "LoadState") == "loaded"
+    assert student.hub_api("GET", "users/student1")["servers"][""]["ready"] is True
+    assert teacher.get(f"{base}api/status").status_code == 200
+    # It can still be stopped, and started again.
+    student.hub_api("DELETE", "users/student1/server")
+    deadline = time.monotonic() + 30
+    while classroom.is_active("jupyter-student1.service"):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    student.start_server()
+    assert student.run("5*4") == "20"
