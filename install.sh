@@ -354,8 +354,7 @@ seconds_since() {
 # ------------------------------------------------------------------------------------------------------------- steps
 
 missing_packages() {
-    local package wanted=(python3 python3-venv acl ca-certificates dbus)
-    if [[ $SOURCE == git+* ]]; then wanted+=(git); fi
+    local package wanted=(python3 python3-venv acl ca-certificates dbus git)
     for package in "${wanted[@]}"; do
         if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" != installed ]; then
             printf '%s ' "$package"

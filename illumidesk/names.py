@@ -50,11 +50,7 @@ def check_course_id(course_id: str) -> str:
     Raises:
         IllumiDeskError: with the reason, where it may not.
     """
-    if (
-        not isinstance(course_id, str)
-        or not _COURSE_ID.fullmatch(course_id)
-        or len(course_id) > MAX_COURSE_ID
-    ):
+    if not isinstance(course_id, str) or not _COURSE_ID.fullmatch(course_id) or len(course_id) > MAX_COURSE_ID:
         raise IllumiDeskError(
             f"{_shown(course_id)} is not a valid course id",
             hint=f"use up to {MAX_COURSE_ID} lower-case letters, digits, - and _, "

@@ -46,9 +46,7 @@ Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=0)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
 
 #: What nbgrader shows to people, by the names that its JupyterLab plugins have (`@jupyter/nbgrader:NAME`).
-NbgraderPart = Literal[
-    "assignment-list", "course-list", "create-assignment", "formgrader", "validate-assignment"
-]
+NbgraderPart = Literal["assignment-list", "course-list", "create-assignment", "formgrader", "validate-assignment"]
 NBGRADER_PARTS: tuple[str, ...] = get_args(NbgraderPart)
 
 
@@ -193,15 +191,11 @@ def parse(text: str, *, name: str = "config.yaml") -> Settings:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
-        raise IllumiDeskError(
-            f"{name} is not valid YAML{where}: {problem}", hint="check the indentation"
-        ) from None
+        raise IllumiDeskError(f"{name} is not valid YAML{where}: {problem}", hint="check the indentation") from None
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        raise IllumiDeskError(
-            f"{name} must hold keys and values", hint="see the comments in the shipped file"
-        )
+        raise IllumiDeskError(f"{name} must hold keys and values", hint="see the comments in the shipped file")
     return validate(_without_empty_sections(raw), name=name)
 
 

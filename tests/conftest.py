@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: leaves no class behind")
     config.addinivalue_line("markers", "smoke: what is also run on the other supported releases")
 
 

@@ -107,9 +107,7 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         problem = self._password_problem(new_password)
         if problem:
             return problem
-        self.registry.set_password_hash(
-            username, bcrypt.hashpw(new_password.encode(), bcrypt.gensalt()).decode()
-        )
+        self.registry.set_password_hash(username, bcrypt.hashpw(new_password.encode(), bcrypt.gensalt()).decode())
         return "Your password has been changed with success."
 
     async def delete_user(self, user: Any) -> None:

@@ -34,9 +34,7 @@ class CourseListHandler(handlers.CourseListHandler):  # type: ignore[misc]
             groups = await asyncio.to_thread(_my_groups)
         except (OSError, ValueError, KeyError) as error:
             self.log.error("The hub did not say which courses you teach: %s", error)
-            self.finish(
-                json.dumps({"success": False, "value": "The hub does not answer; try again in a minute."})
-            )
+            self.finish(json.dumps({"success": False, "value": "The hub does not answer; try again in a minute."}))
             return
         courses = [
             {

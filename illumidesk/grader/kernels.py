@@ -10,7 +10,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
 
-class IpcKernelManager(AsyncKernelManager):  # type: ignore[misc]
+class IpcKernelManager(AsyncKernelManager):
     """A kernel whose sockets lie beside its connection file.
 
     With `transport` alone, jupyter_client puts the sockets of a kernel without a connection file at `kernel-ipc-N` in

@@ -54,8 +54,17 @@ def ensure_conffile(
         outcome = "beside"
     if outcome in ("same", "written"):
         _beside(target).unlink(missing_ok=True)
+    if before is None and current is not None and current != shipped:
+        record.set(_foreign(target), "foreign")
     record.set(target, now)
     return outcome
+
+
+def remove_conffile(target: Path, *, paths: Paths) -> None:
+    """Remove a file that `ensure_conffile` brought; one that was on the machine before IllumiDesk stays."""
+    _beside(target).unlink(missing_ok=True)
+    if _Record(paths.state / "shipped.json").get(_foreign(target)) is None:
+        target.unlink(missing_ok=True)
 
 
 def write_file(target: Path, content: bytes, *, mode: int = 0o644, gid: int = 0) -> bool:
@@ -84,6 +93,11 @@ def write_file(target: Path, content: bytes, *, mode: int = 0o644, gid: int = 0)
 
 def _beside(target: Path) -> Path:
     return target.with_name(f"{target.name}.new")
+
+
+def _foreign(target: Path) -> Path:
+    """The key under which the record says that a file was there before IllumiDesk."""
+    return target.with_name(f"{target.name} (foreign)")
 
 
 def _digest(content: bytes) -> str:

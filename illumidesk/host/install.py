@@ -21,6 +21,7 @@ from illumidesk.host.environments import ensure_environment, lock, remove_old_bu
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.secrets import ensure_secrets
+from illumidesk.host.ssh import ensure_ssh_rule
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
 
@@ -114,6 +115,7 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
     record = _Record(paths)
     with progress.step("Settings"):
         ensure_configuration(paths, progress)
+        ensure_ssh_rule(paths, progress)
         if options.http_port is not None:
             ensure_http_port(options.http_port, paths)
         current = settings.load(paths.config_file)

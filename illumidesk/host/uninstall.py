@@ -15,7 +15,9 @@ from pathlib import Path
 from illumidesk import names
 from illumidesk.host import units
 from illumidesk.host.accounts import give
+from illumidesk.host.conffiles import remove_conffile
 from illumidesk.host.environments import lock
+from illumidesk.host.ssh import remove_ssh_rule
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths
 
@@ -41,6 +43,7 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
         if purge:
             with progress.step("Removing people, courses and settings"):
                 _remove_people(paths, progress)
+                remove_ssh_rule(paths, progress)
                 _remove_data(paths)
         with progress.step("Removing service accounts"):
             _remove_service_accounts(paths, progress, purge=purge)
@@ -48,11 +51,14 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
             _remove_link(paths)
             # Last: this very program runs from there.
             _remove(paths.opt)
-    print("\nIllumiDesk is removed. Debian packages that it installed stay (python3-venv, acl).")
+    print(
+        "\nIllumiDesk is removed. Debian packages that it installed stay (python3-venv, acl, git and what they need)."
+    )
     if not purge:
+        kept = (paths.exchange.parent, paths.hub_state, paths.etc, paths.hub_config.parent, paths.archive, paths.state)
         print(
-            f"People's accounts and homes stay, and {paths.exchange.parent}, {paths.hub_state}, {paths.etc}, "
-            f"{paths.archive} and {paths.state}: a new installation finds them again."
+            f"People's accounts and homes stay, and {', '.join(map(str, kept))}, {paths.log} and "
+            f"{paths.nbgrader_global_config}: a new installation finds them again."
         )
 
 
@@ -82,27 +88,26 @@ def _remove_units(paths: Paths, progress: Progress, *, purge: bool) -> None:
 
 
 def _remove_people(paths: Paths, progress: Progress) -> None:
-    for account in [*_marked(names.PEOPLE_GROUP), *_marked(names.GRADERS_GROUP)]:
+    graders = list(_marked(names.GRADERS_GROUP))
+    for account in [*_marked(names.PEOPLE_GROUP), *graders]:
         _kill_all(account.pw_uid)
         progress.run(["userdel", account.pw_name], what=f"removing the account {account.pw_name}")
         home = Path(account.pw_dir)
         # Only what is where we make homes, whatever the password file says by now.
         if home.parent == paths.home and not home.is_symlink():
             _remove(home)
-    for group in grp.getgrall():
-        if group.gr_name.startswith("nbgrader-") or group.gr_name in (names.PEOPLE_GROUP, names.GRADERS_GROUP):
-            progress.run(["groupdel", group.gr_name], check=False)
+    of_courses = [f"nbgrader-{account.pw_name.removeprefix('grader-')}" for account in graders]
+    for group in (*of_courses, names.PEOPLE_GROUP, names.GRADERS_GROUP):
+        progress.run(["groupdel", group], check=False)
 
 
 def _remove_data(paths: Paths) -> None:
     _remove(paths.exchange)
     _remove_empty(paths.exchange.parent)
-    for folder in (paths.hub_state, paths.etc, paths.state, paths.archive, paths.log):
-        _remove(folder)
     for file in (paths.hub_config, paths.nbgrader_global_config):
-        file.unlink(missing_ok=True)
-        file.with_name(f"{file.name}.new").unlink(missing_ok=True)
-    _remove(paths.hub_config_d)
+        remove_conffile(file, paths=paths)
+    for folder in (paths.hub_state, paths.etc, paths.state, paths.archive, paths.log, paths.hub_config_d):
+        _remove(folder)
     _remove_empty(paths.hub_config.parent)
     _remove_empty(paths.nbgrader_global_config.parent)
 

@@ -238,9 +238,7 @@ class StatusHandler(ManagementHandler):
                 "version": __version__,
                 "hub": {"started": iso(self.classroom.started)},
                 "units": units,
-                "users_online": sum(
-                    unit["kind"] == "server" and unit["active_state"] == "active" for unit in units
-                ),
+                "users_online": sum(unit["kind"] == "server" and unit["active_state"] == "active" for unit in units),
                 "host": await self.classroom.supervisor.host(),
             }
         )

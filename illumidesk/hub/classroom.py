@@ -58,9 +58,7 @@ class Classroom:
         self.reconcile()
         for course in self.registry.courses():
             if self.units.is_active(names.grader_unit(course.course_id)):
-                self._routes()[_spec(course.course_id)] = socket_url(
-                    self.paths.grader_socket(course.course_id)
-                )
+                self._routes()[_spec(course.course_id)] = socket_url(self.paths.grader_socket(course.course_id))
 
     async def stop(self) -> None:
         """Let go of everything; units go on."""

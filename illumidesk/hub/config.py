@@ -68,9 +68,7 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     c.JupyterHub.custom_scopes = {
         MANAGE_SCOPE: {"description": "Manage people and courses, as root's command line does."}
     }
-    c.JupyterHub.services = [
-        {"name": "illumidesk-cli", "api_token": _secret("ILLUMIDESK_CLI_TOKEN"), "display": False}
-    ]
+    c.JupyterHub.services = [{"name": "illumidesk-cli", "api_token": _secret("ILLUMIDESK_CLI_TOKEN"), "display": False}]
     c.JupyterHub.load_roles = [
         {
             "name": "illumidesk-cli",

@@ -75,9 +75,7 @@ def services_of(app: Any, user: Any) -> list[ServiceLink]:
     links += [
         ServiceLink(name=service.name, href=service.href)
         for service in app._service_map.values()
-        if service.url
-        and service.display
-        and {"access:services", f"access:services!service={service.name}"} & scopes
+        if service.url and service.display and {"access:services", f"access:services!service={service.name}"} & scopes
     ]
     return links
 

@@ -42,9 +42,7 @@ class Person(Base):
     retired: Mapped[datetime | None] = mapped_column(DateTime)
     #: bcrypt; nothing until the first sign-in, or where the person signs in otherwise.
     password_hash: Mapped[str | None] = mapped_column(String(100))
-    memberships: Mapped[list[Membership]] = relationship(
-        back_populates="person", cascade="all, delete-orphan"
-    )
+    memberships: Mapped[list[Membership]] = relationship(back_populates="person", cascade="all, delete-orphan")
 
 
 class Course(Base):
@@ -55,9 +53,7 @@ class Course(Base):
     course_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     title: Mapped[str] = mapped_column(String(255), default="")
     created: Mapped[datetime] = mapped_column(DateTime, default=now)
-    memberships: Mapped[list[Membership]] = relationship(
-        back_populates="course", cascade="all, delete-orphan"
-    )
+    memberships: Mapped[list[Membership]] = relationship(back_populates="course", cascade="all, delete-orphan")
 
 
 class Membership(Base):
@@ -65,12 +61,8 @@ class Membership(Base):
 
     __tablename__ = "memberships"
 
-    course_id: Mapped[str] = mapped_column(
-        ForeignKey("courses.course_id", ondelete="CASCADE"), primary_key=True
-    )
-    name: Mapped[str] = mapped_column(
-        ForeignKey("people.name", ondelete="CASCADE"), primary_key=True, index=True
-    )
+    course_id: Mapped[str] = mapped_column(ForeignKey("courses.course_id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(ForeignKey("people.name", ondelete="CASCADE"), primary_key=True, index=True)
     role: Mapped[str] = mapped_column(String(16))
     created: Mapped[datetime] = mapped_column(DateTime, default=now)
     course: Mapped[Course] = relationship(back_populates="memberships")

@@ -199,9 +199,7 @@ class Registry:
     def memberships(self, name: str) -> list[tuple[str, MemberRole]]:
         """The courses of a person and the role in each, by id."""
         query = select(Membership.course_id, Membership.role).where(Membership.name == name)
-        return [
-            (row[0], cast(MemberRole, row[1])) for row in self._rows(query.order_by(Membership.course_id))
-        ]
+        return [(row[0], cast(MemberRole, row[1])) for row in self._rows(query.order_by(Membership.course_id))]
 
     def all_memberships(self) -> list[tuple[str, str, MemberRole]]:
         """Every membership as (course id, name, role)."""
@@ -234,9 +232,7 @@ def unknown_course(course_id: str) -> IllumiDeskError:
 
 def unknown_person(name: str) -> IllumiDeskError:
     """The error for a person who is not there."""
-    return IllumiDeskError(
-        f"there is no user {name}", hint=f"`illumidesk user add {name}` adds one", status=404
-    )
+    return IllumiDeskError(f"there is no user {name}", hint=f"`illumidesk user add {name}` adds one", status=404)
 
 
 def iso(when: datetime | None) -> str | None:

@@ -256,7 +256,7 @@ def _find_group(name: str) -> grp.struct_group | None:
 def _gid(group: str) -> int:
     found = _find_group(group)
     if found is None:
-        raise IllumiDeskError(f"the group {group} is missing", hint="run `sudo illumidesk install` again", status=500)
+        raise IllumiDeskError(f"the group {group} is missing", hint="run install.sh again", status=500)
     return found.gr_gid
 
 

@@ -297,7 +297,7 @@ def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) ->
     if not fit or not stat.S_ISREG(real.lstat().st_mode) or not real.lstat().st_mode & 0o111:
         raise IllumiDeskError(
             f"the environment {environment} is not one that root alone can change",
-            hint="run `sudo illumidesk install` again",
+            hint="run install.sh again",
             status=403,
         )
     return command

@@ -256,7 +256,7 @@ def main() -> None:
     try:
         sys.exit(asyncio.run(_main(Paths(options.root))))
     except KeyError:
-        sys.exit(f"the account {names.HUB_ACCOUNT} is missing; run `sudo illumidesk install`")
+        sys.exit(f"the account {names.HUB_ACCOUNT} is missing; run install.sh again")
     except IllumiDeskError as error:
         sys.exit(error.message)
 

@@ -95,8 +95,10 @@ class SystemdUnits:
                 return
             except _DBusError as error:
                 # A unit that has just ended stays loaded for a moment
-                if error.name != "UnitExists" or attempt == 39:
+                if error.name != "UnitExists":
                     raise _refused(launch.unit, error) from None
+                if attempt == 39:
+                    raise _foreign(launch.unit) from None
             await asyncio.sleep(0.05)
 
     async def start_grader(self, launch: Launch) -> None:
@@ -114,7 +116,7 @@ class SystemdUnits:
         """See `Units`."""
         try:
             if await self._is_foreign(unit):
-                raise IllumiDeskError(f"{unit} is a unit of this machine that IllumiDesk did not make", status=409)
+                raise _foreign(unit)
             await self._job(unit, "StopUnit", "ss", unit, "replace")
         except _DBusError as error:
             if error.name != "NoSuchUnit":
@@ -265,12 +267,13 @@ class SystemdUnits:
 
     async def _is_foreign(self, unit: str) -> bool:
         """Whether a unit of a person's name is the machine's own, such as a `jupyter-lab.service` in /etc."""
-        found = identify(unit)
-        if found is None or found[0] != "server":
-            return found is None
+        if identify(unit) is None:
+            return True
+        # GetUnit refuses (NoSuchUnit) what is not loaded, where reading a property would load it
+        (path,) = await self._manager("GetUnit", "s", unit)
         # in one answer, since one that ends by itself is unloaded between two
-        now = await self._get_all(_UNIT_PATH + escape(unit), _UNIT)
-        return now["LoadState"] == "loaded" and not now["Transient"]
+        now = await self._get_all(path, _UNIT)
+        return unit.startswith("jupyter-") and now["LoadState"] == "loaded" and not now["Transient"]
 
     async def _measure(self, state: UnitState) -> UnitState:
         try:
@@ -327,6 +330,14 @@ def _with_properties(state: UnitState, values: dict[str, Any]) -> UnitState:
 
 def _values(variants: dict[str, Variant]) -> dict[str, Any]:
     return {name: variant.value for name, variant in variants.items()}
+
+
+def _foreign(unit: str) -> IllumiDeskError:
+    return IllumiDeskError(
+        f"{unit} is a unit of this machine that IllumiDesk did not make",
+        hint=f"systemctl status {unit}",
+        status=409,
+    )
 
 
 def _refused(unit: str, error: _DBusError) -> IllumiDeskError:

@@ -4,7 +4,6 @@ keep the same contract: tests/support/units_contract.py runs against both.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import socket

@@ -35,9 +35,7 @@ def test_doing_it_twice(stack: Stack) -> None:
     assert stack.manage("POST", "courses", {"course_id": "intro101"})[0] == 200
     assert stack.expect(200, "GET", "courses/intro101")["title"] == "Introduction"
     assert stack.manage("POST", "users", {"name": "student1"})[0] == 200
-    assert (
-        stack.expect(200, "PUT", "courses/intro101/members/student1", {"role": "student"})["created"] is False
-    )
+    assert stack.expect(200, "PUT", "courses/intro101/members/student1", {"role": "student"})["created"] is False
 
 
 @pytest.mark.parametrize(
@@ -58,9 +56,7 @@ def test_doing_it_twice(stack: Stack) -> None:
         ("DELETE", "users/admin", None, 409, "only administrator"),
     ],
 )
-def test_what_is_wrong_is_said(
-    stack: Stack, method: str, target: str, body: object, status: int, message: str
-) -> None:
+def test_what_is_wrong_is_said(stack: Stack, method: str, target: str, body: object, status: int, message: str) -> None:
     answer = stack.expect(status, method, target, body)
     assert message in answer["message"]
     assert "Traceback" not in str(answer)

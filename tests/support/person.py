@@ -146,7 +146,6 @@ class Person:
         )
         return self.run(code, base=base)
 
-
     def terminal(self, command: str, *, base: str | None = None) -> str:
         """What `command` prints in a terminal of the server, as its page opens one."""
         base = base or self.base

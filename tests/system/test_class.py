@@ -73,13 +73,9 @@ def test_nbgrader_parts_follow_the_role(classroom: Classroom) -> None:
 
     def disabled(person: Person, at: str | None = None) -> set[str]:
         page = person.get(f"{at or person.base}lab").text
-        found = re.search(
-            r'<script id="jupyter-config-data" type="application/json">(.*?)</script>', page, re.S
-        )
+        found = re.search(r'<script id="jupyter-config-data" type="application/json">(.*?)</script>', page, re.S)
         assert found is not None
-        return {
-            name.removeprefix("@jupyter/nbgrader:") for name in json.loads(found[1])["disabledExtensions"]
-        }
+        return {name.removeprefix("@jupyter/nbgrader:") for name in json.loads(found[1])["disabledExtensions"]}
 
     assert has(student, "assignments?course_id=intro101")
     assert not has(student, "formgraders")
@@ -203,6 +199,4 @@ def test_a_setting_is_changed_and_applied_without_stopping_anybody(classroom: Cl
     classroom.cli("config", "reload")
     with pytest.raises(Refused):
         classroom.person("newcomer2").sign_in()
-    assert "# Names and passwords kept on this machine" in classroom.machine.read_text(
-        "/etc/illumidesk/config.yaml"
-    )
+    assert "# Names and passwords kept on this machine" in classroom.machine.read_text("/etc/illumidesk/config.yaml")

@@ -24,17 +24,13 @@ def victim(classroom: Classroom) -> Person:
     classroom.open_grader(teacher, "intro101")
     person = classroom.sign_in("student1")
     person.start_server()
-    person.shell(
-        "echo secret-of-student1 > secret.txt; mkdir -p public; chmod 777 public; chmod 644 secret.txt"
-    )
+    person.shell("echo secret-of-student1 > secret.txt; mkdir -p public; chmod 777 public; chmod 644 secret.txt")
     person.start_kernel().run("x = 1")
     return person
 
 
 def test_no_home_of_anybody_else(eve: Person, victim: Person) -> None:
-    seen = eve.shell(
-        "ls -a /home; cat /home/student1/secret.txt; ls /home/student1/public /home/grader-intro101"
-    )
+    seen = eve.shell("ls -a /home; cat /home/student1/secret.txt; ls /home/student1/public /home/grader-intro101")
     assert "secret-of-student1" not in seen
     assert "student1\n" not in seen.split("cat:")[0]
     assert "exit 0" not in seen
@@ -77,9 +73,7 @@ def test_no_port_but_the_public_one(classroom: Classroom, eve: Person, victim: P
     assert ports == {str(classroom.port)}, listening
 
 
-def test_no_process_environment_or_journal_of_anybody_else(
-    classroom: Classroom, eve: Person, victim: Person
-) -> None:
+def test_no_process_environment_or_journal_of_anybody_else(classroom: Classroom, eve: Person, victim: Person) -> None:
     pids = [
         classroom.main_pid(unit)
         for unit in (
@@ -91,9 +85,7 @@ def test_no_process_environment_or_journal_of_anybody_else(
         )
     ]
     seen = eve.shell(
-        "; ".join(
-            f"cat /proc/{pid}/environ /proc/{pid}/cmdline | head -c 100; ls /proc/{pid}/root" for pid in pids
-        )
+        "; ".join(f"cat /proc/{pid}/environ /proc/{pid}/cmdline | head -c 100; ls /proc/{pid}/root" for pid in pids)
         + "; ls -l /run/illumidesk/environment; cat /run/illumidesk/environment/*; ls /etc/illumidesk/secrets;"
         " cat /etc/illumidesk/config.yaml; ls /srv/jupyterhub /var/lib/illumidesk /var/backups/illumidesk"
     )
@@ -110,9 +102,9 @@ def test_no_process_environment_or_journal_of_anybody_else(
 
 
 def test_nothing_in_shared_temporary_folders(eve: Person, victim: Person) -> None:
-    victim.shell("echo secret-of-student1 > /tmp/here; echo secret-of-student1 > /var/tmp/here;"
-                 " echo secret-of-student1 > /dev/shm/here; chmod 644 /tmp/here /var/tmp/here /dev/shm/here")  # fmt: skip
-    seen = eve.shell("cat /tmp/here /var/tmp/here /dev/shm/here")
+    places = ("/tmp/here", "/var/tmp/here", "/dev/shm/here")
+    victim.shell("; ".join(f"echo secret-of-student1 > {place}; chmod 644 {place}" for place in places))
+    seen = eve.shell(f"cat {' '.join(places)}")
     assert "secret-of-student1" not in seen
 
 
@@ -123,9 +115,7 @@ def test_no_way_up(eve: Person) -> None:
     assert "uid=0" not in seen
     assert "NoNewPrivs:\t1" in seen
     assert "CapBnd:\t0000000000000000" in seen
-    written = eve.shell(
-        "touch /opt/illumidesk/envs/x /etc/x /usr/local/bin/x /srv/jupyterhub/x /run/illumidesk/x"
-    )
+    written = eve.shell("touch /opt/illumidesk/envs/x /etc/x /usr/local/bin/x /srv/jupyterhub/x /run/illumidesk/x")
     assert written.count("touch:") == 5, written
     asked = eve.shell("systemctl stop jupyter-student1.service --no-ask-password; systemctl --no-ask-password reboot;"
                       " systemd-run --no-ask-password id")  # fmt: skip

@@ -53,9 +53,7 @@ def wait_until_usable(person: Person, timeout: float = 60) -> None:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("victim", ["hub", "proxy", "supervisor"])
-def test_killed_while_a_kernel_computes(
-    classroom: Classroom, student: Person, counting: Kernel, victim: str
-) -> None:
+def test_killed_while_a_kernel_computes(classroom: Classroom, student: Person, counting: Kernel, victim: str) -> None:
     teacher = classroom.sign_in("instructor1")
     base = classroom.open_grader(teacher, "intro101")
     units = ["jupyter-student1.service", "illumidesk-grader@intro101.service"]
@@ -85,9 +83,7 @@ def test_killed_while_a_kernel_computes(
         time.sleep(0.3)
 
 
-def test_a_server_that_dies_is_noticed_and_can_be_started_again(
-    classroom: Classroom, student: Person
-) -> None:
+def test_a_server_that_dies_is_noticed_and_can_be_started_again(classroom: Classroom, student: Person) -> None:
     classroom.machine.run(["systemctl", "kill", "--signal=KILL", "jupyter-student1.service"])
     deadline = time.monotonic() + 10
     while student.hub_api("GET", "users/student1")["servers"]:
@@ -111,9 +107,7 @@ def test_reinstall_over_a_running_class(classroom: Classroom, student: Person, c
     assert count(counting) > before
     assert classroom.main_pid("jupyter-student1.service") == pid
     assert classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout == secrets
-    assert [u["name"] for u in classroom.cli_json("user", "list")] == [
-        u["name"] for u in people
-    ]
+    assert [u["name"] for u in classroom.cli_json("user", "list")] == [u["name"] for u in people]
 
 
 def test_reboot_brings_everything_back(classroom: Classroom, student: Person) -> None:

@@ -275,6 +275,7 @@ def test_a_unit_of_the_machine_is_left_alone(classroom: Classroom) -> None:
     classroom.machine.write_text(f"/etc/systemd/system/{person.unit}", text)
     try:
         root(classroom, "systemctl", "daemon-reload")
+        assert refused(classroom, "start_server", name=person.name, environment="default")[0] == 409
         root(classroom, "systemctl", "start", person.unit)
         assert refused(classroom, "stop_server", name=person.name)[0] == 409
         assert refused(classroom, "start_server", name=person.name, environment="default")[0] == 409

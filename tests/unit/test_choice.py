@@ -31,15 +31,11 @@ def test_limits_of_a_role_fall_back_to_everybodys() -> None:
 
 def test_nothing_listens_on_a_port() -> None:
     settings = parse("")
-    arguments = server_arguments(
-        Path("/run/x/server.sock"), settings.role("learner"), idle_server=60, idle_kernel=0
-    )
+    arguments = server_arguments(Path("/run/x/server.sock"), settings.role("learner"), idle_server=60, idle_kernel=0)
     assert "--ServerApp.sock=/run/x/server.sock" in arguments
     assert "--ServerApp.sock_mode=0660" in arguments
     assert "--KernelManager.transport=ipc" in arguments
-    assert not [
-        argument for argument in arguments if "port" in argument.split("=")[0].split(".")[-1].split("_")
-    ]
+    assert not [argument for argument in arguments if "port" in argument.split("=")[0].split(".")[-1].split("_")]
 
 
 def test_kernel_sockets_fit_a_socket_address() -> None:

@@ -12,10 +12,12 @@ import pytest
 from illumidesk import settings
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host import units
-from illumidesk.host.conffiles import ensure_conffile, write_file
+from illumidesk.host.conffiles import ensure_conffile, remove_conffile, write_file
 from illumidesk.host.install import InstallOptions, Outcome, address, ensure_http_port, farewell
 from illumidesk.host.roles import ensure_roles, role_files
 from illumidesk.host.secrets import ensure_secrets
+from illumidesk.host.ssh import ensure_ssh_rule, remove_ssh_rule
+from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
 from illumidesk.settings import NBGRADER_PARTS, Settings
 
@@ -206,6 +208,29 @@ def test_only_the_formgrader_may_be_framed() -> None:
     for part in NBGRADER_PARTS:
         server = json.dumps(role_files((part,))["jupyter_server_config.json"])
         assert ("frame-ancestors 'self'" in server) == (part == "formgrader")
+
+
+# SSH
+
+
+def test_people_are_kept_out_of_ssh(paths: Paths) -> None:
+    rule = paths.root / "etc/ssh/sshd_config.d/50-illumidesk.conf"
+    ensure_ssh_rule(paths, Progress())
+    assert "\nDenyGroups illumidesk-people illumidesk-graders\n" in rule.read_text()
+    ensure_ssh_rule(paths, Progress())
+    remove_ssh_rule(paths, Progress())
+    assert not rule.exists()
+
+
+def test_a_file_that_was_there_before_survives_a_purge(paths: Paths, tmp_path: Path) -> None:
+    source, target = tmp_path / "shipped", paths.root / "etc/jupyter/nbgrader_config.py"
+    source.write_text("ours")
+    target.parent.mkdir(parents=True)
+    target.write_text("theirs")
+    assert ensure_conffile(source, target, paths=paths) == "beside"
+    remove_conffile(target, paths=paths)
+    assert target.read_text() == "theirs"
+    assert [entry.name for entry in target.parent.iterdir()] == [target.name]
 
 
 # Units

@@ -17,9 +17,7 @@ from illumidesk.paths import socket_url
 class Echo(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        answer = json.dumps(
-            {"path": self.path, "token": self.headers["Authorization"], "body": json.loads(body)}
-        )
+        answer = json.dumps({"path": self.path, "token": self.headers["Authorization"], "body": json.loads(body)})
         self.send_response(201)
         self.end_headers()
         self.wfile.write(answer.encode())

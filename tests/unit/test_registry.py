@@ -79,9 +79,7 @@ def test_a_name_is_never_given_to_another(registry: Registry) -> None:
         ("intro101", "ana", "teacher", "'teacher' is not a role"),
     ],
 )
-def test_unknown_things_are_named(
-    registry: Registry, course_id: str, name: str, role: str, message: str
-) -> None:
+def test_unknown_things_are_named(registry: Registry, course_id: str, name: str, role: str, message: str) -> None:
     registry.ensure_person("ana")
     registry.ensure_course("intro101")
     with pytest.raises(IllumiDeskError, match=message):

@@ -34,9 +34,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["course_id"], ["courses.course_id"], name="fk_memberships_course_id_courses", ondelete="CASCADE"
         ),
-        sa.ForeignKeyConstraint(
-            ["name"], ["people.name"], name="fk_memberships_name_people", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["name"], ["people.name"], name="fk_memberships_name_people", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("course_id", "name", name="pk_memberships"),
     )
     op.create_index("ix_memberships_name", "memberships", ["name"])
