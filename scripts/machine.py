@@ -1314,7 +1314,7 @@ def command_try(args: argparse.Namespace) -> int:
         )
     say("")
     say(f"The class is at http://localhost:{args.port}")
-    say(f"  sign in as   {admin} (an admin; the installer said above how to set or find the password)")
+    say(f"  sign in as   {admin} (an admin; the password that you type first is yours from then on)")
     say(f"  look inside  {invocation()} shell {args.name}")
     say(f"  stop it      {invocation()} down {args.name}")
     return 0

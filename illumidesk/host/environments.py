@@ -34,7 +34,7 @@ from illumidesk.paths import Paths
 #: Written last; a build without it was interrupted.
 MARKER = ".complete"
 #: Rises where builds must be made anew though nothing that goes into their digest changed.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,10 @@ def ensure_environment(
 def _build_environment(environment: Environment, build: Path, paths: Paths, progress: Progress) -> None:
     uv = paths.opt / "bootstrap/bin/uv"
     env = tool_environment(paths)
+    # What people install for themselves (`pip install`, into ~/.local) is found only with this; it ranks below ours.
+    own = [] if environment.extra else ["--system-site-packages"]
     progress.run(
-        [uv, "venv", "--quiet", "--prompt", environment.name, "--python", environment.python, build],
+        [uv, "venv", "--quiet", "--prompt", environment.name, *own, "--python", environment.python, build],
         what=f"making the environment {environment.name}",
         env=env,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.support.classroom import Classroom
@@ -168,3 +170,49 @@ def test_forked_children_print_into_the_notebook(eve: Person) -> None:
         "import time; time.sleep(1)"
     )
     assert "from a child" in printed
+
+
+def test_people_may_install_packages_for_themselves(classroom: Classroom, eve: Person) -> None:
+    """`pip install` as everybody types it; here from a file, so that no index is asked."""
+    make = """
+import zipfile
+with zipfile.ZipFile("mine-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.writestr("mine.py", "VALUE = 'installed by myself'")
+    wheel.writestr("mine-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: mine\\nVersion: 1.0\\n")
+    wheel.writestr("mine-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+    wheel.writestr("mine-1.0.dist-info/RECORD", "")
+"""
+    eve.run(make)
+    done = eve.shell("pip install --no-index ./mine-1.0-py3-none-any.whl")
+    assert "exit 0" in done, done
+    assert "installed by myself" in eve.run("import mine; print(mine.VALUE)")
+    assert classroom.machine.run(["find", "/opt/illumidesk", "-name", "mine.py"]).stdout == ""
+
+
+def test_no_way_in_by_ssh(classroom: Classroom, eve: Person) -> None:
+    """A key in one's own home would be enough elsewhere, and outside of the unit there is no sandbox."""
+    machine = classroom.machine
+    machine.run(["apt-get", "-qy", "install", "--no-install-recommends", "openssh-server", "openssh-client"])
+    machine.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/test-key"])
+    machine.run(["useradd", "--create-home", "--shell", "/bin/bash", "guest"])
+    key = machine.read_text("/root/test-key.pub").strip()
+    eve.shell(f"mkdir -pm 700 ~/.ssh && echo '{key}' > ~/.ssh/authorized_keys && chmod 600 ~/.ssh/authorized_keys")
+    machine.run(["sh", "-c", f"mkdir -m 700 ~/.ssh && echo '{key}' > ~/.ssh/authorized_keys"], user="guest")
+    port = str(classroom.port + 1)
+    machine.run(
+        ["systemd-run", "--unit=test-sshd", "-p", "RuntimeDirectory=sshd", "/usr/sbin/sshd", "-D", "-e", "-p", port]
+    )
+    try:
+
+        def login(name: str) -> bool:
+            options = ["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-p", port, "-i", "/root/test-key"]
+            return machine.run(["ssh", *options, f"{name}@127.0.0.1", "true"], check=False).returncode == 0
+
+        deadline = time.monotonic() + 20
+        while not login("guest"):
+            assert time.monotonic() < deadline, classroom.journal("test-sshd")
+            time.sleep(0.5)
+        assert not login("eve")
+    finally:
+        machine.run(["systemctl", "stop", "test-sshd"])
+        machine.run(["userdel", "--remove", "guest"], check=False)

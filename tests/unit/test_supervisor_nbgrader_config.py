@@ -12,8 +12,6 @@ import pytest
 
 from illumidesk.paths import data
 
-pytest.importorskip("nbgrader")
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
