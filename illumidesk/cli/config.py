@@ -135,10 +135,10 @@ def reload(timeout: int, as_json: bool) -> None:
     Running servers and graders go on; new limits hold for servers that start from now on.
     """
     from illumidesk.cli.base import require_root
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json
     from illumidesk.cli.units import running, show_units
     from illumidesk.errors import IllumiDeskError
+    from illumidesk.host.hub_client import HubClient
     from illumidesk.host.install import apply_settings
     from illumidesk.paths import Paths
 

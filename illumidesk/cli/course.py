@@ -34,8 +34,8 @@ def create(course_id: str, title: str | None, instructors: tuple[str, ...], as_j
     """
     from illumidesk import names
     from illumidesk.cli.base import clean
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json
+    from illumidesk.host.hub_client import HubClient
 
     names.check_course_id(course_id)
     hub = HubClient.of_this_machine()
@@ -58,8 +58,8 @@ def create(course_id: str, title: str | None, instructors: tuple[str, ...], as_j
 @json_option
 def list_courses(as_json: bool) -> None:
     """List the courses."""
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json, print_table
+    from illumidesk.host.hub_client import HubClient
 
     courses = HubClient.of_this_machine().courses()
     if as_json:
@@ -90,8 +90,8 @@ def list_courses(as_json: bool) -> None:
 def show(course_id: str, as_json: bool) -> None:
     """Show a course and its members."""
     from illumidesk import names
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json, print_pairs, print_table
+    from illumidesk.host.hub_client import HubClient
 
     one = HubClient.of_this_machine().course(names.check_course_id(course_id))
     if as_json:
@@ -125,8 +125,8 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
     """
     from illumidesk import names
     from illumidesk.cli.base import clean
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json
+    from illumidesk.host.hub_client import HubClient
     from illumidesk.paths import Paths
 
     hub = HubClient.of_this_machine()

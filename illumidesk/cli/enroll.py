@@ -9,7 +9,7 @@ import click
 from illumidesk.cli.base import for_each
 
 if TYPE_CHECKING:
-    from illumidesk.cli.hub_client import RoleInCourse
+    from illumidesk.host.hub_client import RoleInCourse
 
 ROLES = ("student", "ta", "instructor")
 
@@ -26,7 +26,7 @@ def enroll(course: str, users: tuple[str, ...], role: RoleInCourse, create: bool
     change at once.
     """
     from illumidesk import names
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     names.check_course_id(course)
     for user in users:
@@ -49,7 +49,7 @@ def unenroll(course: str, users: tuple[str, ...]) -> None:
     Their accounts, homes and what they handed in stay.
     """
     from illumidesk import names
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     names.check_course_id(course)
     hub = HubClient.of_this_machine()

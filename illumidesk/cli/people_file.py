@@ -12,7 +12,7 @@ from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 
 if TYPE_CHECKING:
-    from illumidesk.cli.hub_client import RoleInCourse
+    from illumidesk.host.hub_client import RoleInCourse
 
 _COLUMNS = ("name", "course", "role")
 _ROLES = ("student", "ta", "instructor")

@@ -10,8 +10,8 @@ import click
 from illumidesk.cli.base import clean, json_option
 
 if TYPE_CHECKING:
-    from illumidesk.cli.hub_client import Course, User
     from illumidesk.cli.units import Unit
+    from illumidesk.host.hub_client import Course, User
 
 #: Seconds over which processor use is measured.
 _INTERVAL = 0.5
@@ -72,8 +72,8 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
 
 
 def _ask_hub(paths: Any) -> tuple[dict[str, Any], list[Course], list[User]]:
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.errors import IllumiDeskError
+    from illumidesk.host.hub_client import HubClient
 
     hub: dict[str, Any] = {"answers": False, "version": None, "started": None, "message": "", "hint": ""}
     if not HubClient(paths.hub_socket).answers():

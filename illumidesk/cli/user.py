@@ -10,8 +10,8 @@ from illumidesk.cli.base import Group, clean, complain, confirm_by_typing, for_e
 from illumidesk.errors import IllumiDeskError
 
 if TYPE_CHECKING:
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.people_file import Line
+    from illumidesk.host.hub_client import HubClient
 
 
 @click.group(cls=Group)
@@ -45,7 +45,7 @@ def add(names_given: tuple[str, ...], admin: bool, restore: bool, file: TextIO |
     bob
     """
     from illumidesk import names
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     if bool(names_given) == bool(file):
         raise click.UsageError("Give names, or --from-file, and not both")
@@ -71,8 +71,8 @@ def add(names_given: tuple[str, ...], admin: bool, restore: bool, file: TextIO |
 @json_option
 def list_users(as_json: bool) -> None:
     """List everybody."""
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json, print_table, since
+    from illumidesk.host.hub_client import HubClient
 
     users = HubClient.of_this_machine().users()
     if as_json:
@@ -101,8 +101,8 @@ def list_users(as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show a person."""
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.output import print_json, print_pairs, since
+    from illumidesk.host.hub_client import HubClient
 
     one = HubClient.of_this_machine().user(name)
     if as_json:
@@ -136,7 +136,7 @@ def set_admin(name: str, revoke: bool) -> None:
     An admin may open, start and stop everybody's servers and graders, and so read what is in them. It gives no
     rights on the machine itself.
     """
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     HubClient.of_this_machine().set_admin(name, not revoke)
     click.echo(f"{name} is {'no longer' if revoke else 'now'} an admin")
@@ -149,7 +149,7 @@ def forget_password(name: str) -> None:
 
     Until then whoever signs in first under that name sets it, so tell the person at once.
     """
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     HubClient.of_this_machine().forget_password(name)
     click.echo(f"{name} chooses a new password at the next sign-in; tell them now")
@@ -163,7 +163,7 @@ def remove(name: str, yes: bool) -> None:
 
     The name is never given to anybody else. `illumidesk user add --restore NAME` brings the same person back.
     """
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
     from illumidesk.paths import Paths
 
     hub = HubClient.of_this_machine()
@@ -186,7 +186,7 @@ def remove(name: str, yes: bool) -> None:
 @click.argument("names_given", nargs=-1, required=True, metavar="NAME...")
 def stop(names_given: tuple[str, ...]) -> None:
     """Stop people's servers. What is saved stays; they may start them again."""
-    from illumidesk.cli.hub_client import HubClient
+    from illumidesk.host.hub_client import HubClient
 
     hub = HubClient.of_this_machine()
 
@@ -198,8 +198,8 @@ def stop(names_given: tuple[str, ...]) -> None:
 
 
 def _add_from_file(file: TextIO) -> None:
-    from illumidesk.cli.hub_client import HubClient
     from illumidesk.cli.people_file import read
+    from illumidesk.host.hub_client import HubClient
 
     lines, faults = read(file)
     hub: HubClient | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import http.client
 import json
 import socket
 import time
@@ -10,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from illumidesk import __version__, names, settings
 from illumidesk.errors import IllumiDeskError
-from illumidesk.host import hubapi, settings_file, units
+from illumidesk.host import settings_file, units
 from illumidesk.host.accounts import ensure_accounts, ensure_folders, foreign_account
 from illumidesk.host.conffiles import ensure_conffile
 from illumidesk.host.environments import ensure_environment, lock, remove_old_builds, users_environment
+from illumidesk.host.hub_client import HubClient
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.secrets import ensure_secrets
@@ -258,8 +259,8 @@ def wait_until_ready(
     deadline = time.monotonic() + timeout
     local = current.proxy.bind or "127.0.0.1"
     while True:
-        hub = hubapi.hub_answers(paths)
-        if hub and hubapi.site_answers(local, current.proxy.http_port):
+        hub = HubClient(paths.hub_socket).answers()
+        if hub and site_answers(local, current.proxy.http_port):
             return
         if time.monotonic() > deadline:
             break
@@ -269,6 +270,18 @@ def wait_until_ready(
     raise units.unit_failed(
         units.PROXY, progress, f"the hub does not answer through port {current.proxy.http_port} of {local}"
     )
+
+
+def site_answers(address: str, port: int, *, timeout: float = 5.0) -> bool:
+    """Whether the hub answers through the proxy, on the public port."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        connection.request("GET", "/hub/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 # People and courses
@@ -295,28 +308,23 @@ def _ensure_people(
     options: InstallOptions, record: _Record, paths: Paths, progress: Progress
 ) -> tuple[str | None, bool]:
     """The administrator and courses asked for, and at the first installation the demo; who is admin, was it made."""
+    hub = HubClient.of_this_machine(paths)
     admin = options.admin
     if admin is None and (record.first or options.courses):
-        admin = _known_admin(paths) or _default_admin()
+        admin = next((user["name"] for user in hub.users() if user["admin"]), None) or _default_admin()
     if admin is not None:
-        _ensure_admin(admin, paths)
+        hub.add_user(admin, admin=True)
         for course in options.courses:
-            _ensure_course(course, course, admin, paths)
+            _ensure_course(hub, course, "", admin)
     demo = options.demo and record.first
     if demo:
         taken = [name for name in (DEMO_INSTRUCTOR, DEMO_STUDENT) if foreign_account(name)]
         if taken:
             progress.note(f"no demo course: this machine has an account {taken[0]} of its own")
             return admin, False
-        _ensure_course(DEMO_COURSE, "Introduction (demo)", DEMO_INSTRUCTOR, paths)
-        _ensure_member(DEMO_COURSE, DEMO_STUDENT, "student", paths)
+        _ensure_course(hub, DEMO_COURSE, "Introduction (demo)", DEMO_INSTRUCTOR)
+        hub.enroll(DEMO_COURSE, DEMO_STUDENT, "student", create=True)
     return admin, demo
-
-
-def _known_admin(paths: Paths) -> str | None:
-    """Somebody who is an administrator already."""
-    people = hubapi.call(paths, "GET", "users")["users"]
-    return next((str(person["name"]) for person in people if person.get("admin")), None)
 
 
 def _default_admin() -> str:
@@ -324,20 +332,9 @@ def _default_admin() -> str:
     return next(name for name in _ADMIN_NAMES if not foreign_account(name))
 
 
-def _ensure_admin(name: str, paths: Paths) -> None:
-    user = hubapi.call(paths, "POST", "users", {"name": name, "admin": True})
-    if not user.get("admin"):
-        hubapi.call(paths, "PATCH", f"users/{quote(name)}", {"admin": True})
-
-
-def _ensure_course(course_id: str, title: str, instructor: str, paths: Paths) -> None:
-    hubapi.call(paths, "POST", "courses", {"course_id": course_id, "title": title})
-    _ensure_member(course_id, instructor, "instructor", paths)
-
-
-def _ensure_member(course_id: str, name: str, role: str, paths: Paths) -> None:
-    path = f"courses/{quote(course_id)}/members/{quote(name)}"
-    hubapi.call(paths, "PUT", path, {"role": role, "create": True})
+def _ensure_course(hub: HubClient, course_id: str, title: str, instructor: str) -> None:
+    hub.create_course(course_id, title)
+    hub.enroll(course_id, instructor, "instructor", create=True)
 
 
 # The end

@@ -22,8 +22,8 @@ import pytest
 
 from illumidesk import settings
 from illumidesk.cli import app, run
-from illumidesk.cli.hub_client import HubClient
 from illumidesk.errors import IllumiDeskError
+from illumidesk.host.hub_client import HubClient
 from illumidesk.paths import Paths, data
 from tests.unit.fake_hub import TOKEN, FakeHub
 

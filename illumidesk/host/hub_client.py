@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import json
-import socket
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 from urllib.parse import quote
 
 from illumidesk.errors import IllumiDeskError
+from illumidesk.http_unix import request_json
 from illumidesk.paths import Paths
 
 RoleInCourse = Literal["student", "ta", "instructor"]
@@ -104,10 +103,9 @@ class HubClient:
     def answers(self, *, timeout: float = 5.0) -> bool:
         """Whether the hub answers within `timeout` seconds. Needs no token."""
         try:
-            status, _ = self._exchange("GET", "/hub/health", None, timeout)
+            return request_json("GET", self._socket, "/hub/health", timeout=timeout)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
-        return status == 200
 
     def courses(self) -> list[Course]:
         """Every course."""
@@ -183,7 +181,9 @@ class HubClient:
         self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = TIMEOUT
     ) -> tuple[int, dict[str, Any]]:
         try:
-            status, content = self._exchange(method, f"/hub/api/illumidesk/{path}", body, timeout)
+            status, answer = request_json(
+                method, self._socket, f"/hub/api/illumidesk/{path}", token=self._token, body=body, timeout=timeout
+            )
         except TimeoutError:
             raise IllumiDeskError(
                 f"the hub did not answer within {timeout:.0f} seconds",
@@ -194,43 +194,9 @@ class HubClient:
             raise IllumiDeskError(
                 "the hub does not answer", hint="sudo systemctl status illumidesk-hub", status=503
             ) from None
-        answer = _object(content)
-        if 200 <= status < 300 and answer is not None:
+        if 200 <= status < 300 and isinstance(answer, dict):
             return status, answer
-        raise _refusal(status, answer or {})
-
-    def _exchange(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes]:
-        connection = _UnixConnection(self._socket, timeout)
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"token {self._token}"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _object(content: bytes) -> dict[str, Any] | None:
-    if not content.strip():
-        return {}
-    try:
-        answer = json.loads(content)
-    except ValueError:
-        return None
-    return answer if isinstance(answer, dict) else None
+        raise _refusal(status, answer if isinstance(answer, dict) else {})
 
 
 def _refusal(status: int, answer: dict[str, Any]) -> IllumiDeskError:
