@@ -29,7 +29,7 @@ from pathlib import Path
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host.steps import Progress, StepError, open_log
-from illumidesk.paths import Paths
+from illumidesk.paths import Paths, data
 
 #: Written last; a build without it was interrupted.
 MARKER = ".complete"
@@ -144,6 +144,10 @@ def _build_environment(environment: Environment, build: Path, paths: Paths, prog
     if environment.requirements:
         progress.run([*install, *environment.requirements], what=what, env=env)
     progress.run([*install, "--no-deps", environment.wheel], what=what, env=env)
+    # Keeps its kernels off TCP ports.
+    kernels = build / "etc/ipython/ipython_kernel_config.py"
+    kernels.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data("config", "ipython", kernels.name), kernels)
 
 
 # Builds

@@ -196,8 +196,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy_program: Path) -> Iter
             stack.start(name)
         yield stack
     finally:
-        for user in stack.manage("GET", "users")[1].get("users", []) if "hub" in stack.processes else []:
-            stack.manage("POST", f"users/{user['name']}/stop")
+        if {"hub", "supervisor"} <= stack.processes.keys():
+            # Units outlive all three: stop them first.
+            for user in stack.manage("GET", "users")[1]["users"]:
+                stack.manage("POST", f"users/{user['name']}/stop")
+            for course in stack.manage("GET", "courses")[1]["courses"]:
+                stack.manage("DELETE", f"courses/{course['course_id']}")
         for name in list(stack.processes):
             stack.terminate(name)
         shutil.copytree(root / "logs", REPOSITORY / "artefacts" / "integration", dirs_exist_ok=True)

@@ -200,3 +200,28 @@ def test_a_setting_is_changed_and_applied_without_stopping_anybody(classroom: Cl
     with pytest.raises(Refused):
         classroom.person("newcomer2").sign_in()
     assert "# Names and passwords kept on this machine" in classroom.machine.read_text("/etc/illumidesk/config.yaml")
+
+
+@pytest.mark.smoke
+def test_limits_reach_the_unit_and_hold(classroom: Classroom) -> None:
+    classroom.cli("user", "add", "greedy")
+    classroom.cli("enroll", "intro101", "greedy", "--role", "student")
+    classroom.cli("config", "set", "roles.learner.limits.tasks", "120")
+    classroom.cli("config", "reload")
+    greedy = classroom.sign_in("greedy")
+    greedy.start_server()
+    unit = "jupyter-greedy.service"
+    assert classroom.show(unit, "MemoryMax") == str(1 << 30)
+    assert classroom.show(unit, "CPUQuotaPerSecUSec") == "1s"
+    assert classroom.show(unit, "TasksMax") == "120"
+    assert classroom.show(unit, "Slice") == "illumidesk-users.slice"
+    assert classroom.show("illumidesk-users.slice", "MemoryMax") != "infinity"
+    # TasksMax is enforced on the throwaway machine; memory is not there.
+    forked = greedy.shell("for i in $(seq 200); do sleep 20 & done; echo; jobs -r | wc -l")
+    assert "Resource temporarily unavailable" in forked
+    # Whoever is greedy harms nobody else.
+    student = classroom.sign_in("student1")
+    student.start_server()
+    assert student.run("5*4") == "20"
+    classroom.cli("config", "unset", "roles.learner.limits.tasks")
+    classroom.cli("config", "reload")

@@ -93,21 +93,47 @@ def test_a_server_that_dies_is_noticed_and_can_be_started_again(classroom: Class
     assert student.run("5*4") == "20"
 
 
-def test_reinstall_over_a_running_class(classroom: Classroom, student: Person, counting: Kernel) -> None:
+def test_upgrade_over_a_running_class(classroom: Classroom, student: Person, counting: Kernel) -> None:
+    """install.sh once more: first with nothing new, then with a new version of everything."""
     student.shell("echo 'my work' > work.txt")
     before = count(counting)
     pid = classroom.main_pid("jupyter-student1.service")
-    secrets = classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout
-    people = classroom.cli_json("user", "list")
+    hub = classroom.main_pid("illumidesk-hub.service")
+    proxy = classroom.main_pid("illumidesk-proxy.service")
+    read_secrets = ["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]
+    secrets = classroom.machine.run(read_secrets).stdout
+    people = [user["name"] for user in classroom.cli_json("user", "list")]
+    build = ["readlink", "-f", "/opt/illumidesk/envs/default"]
+    old_build = classroom.machine.run(build).stdout.strip()
+    classroom.cli("config", "set", "limits.tasks", "500")
 
-    classroom.install()
+    assert "Restarted: illumidesk-hub. Running notebooks went on." in classroom.install()
+    assert "Restarted: nothing." in classroom.install()
+    hub_after = classroom.main_pid("illumidesk-hub.service")
+    assert hub_after != hub
 
+    version = "/root/illumidesk/illumidesk/__init__.py"
+    classroom.machine.run(["sed", "-i", 's/^__version__ = .*/__version__ = "99.0"/', version])
+    said = classroom.install()
+    assert "IllumiDesk 99.0 is up to date" in said
     classroom.wait_for_hub()
     wait_until_usable(student)
+    assert "99.0" in classroom.cli("version").stdout
+    assert classroom.main_pid("illumidesk-hub.service") != hub_after
+    assert classroom.main_pid("illumidesk-proxy.service") == proxy
+
     assert count(counting) > before
     assert classroom.main_pid("jupyter-student1.service") == pid
-    assert classroom.machine.run(["sh", "-c", "cd /etc/illumidesk/secrets && cat *"]).stdout == secrets
-    assert [u["name"] for u in classroom.cli_json("user", "list")] == [u["name"] for u in people]
+    assert classroom.machine.run(read_secrets).stdout == secrets
+    assert [user["name"] for user in classroom.cli_json("user", "list")] == people
+    assert "tasks: 500" in classroom.machine.read_text("/etc/illumidesk/config.yaml")
+    # The server goes on in the build that it was started from; the next start takes the new one.
+    new_build = classroom.machine.run(build).stdout.strip()
+    assert new_build != old_build
+    assert counting.run("import sys; print(sys.prefix)").strip() in {old_build, "/opt/illumidesk/envs/default"}
+    assert classroom.machine.run(["test", "-d", old_build], check=False).returncode == 0
+    classroom.cli("config", "unset", "limits.tasks")
+    classroom.cli("config", "reload")
 
 
 def test_reboot_brings_everything_back(classroom: Classroom, student: Person) -> None:
