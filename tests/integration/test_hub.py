@@ -163,3 +163,11 @@ def test_removing_a_course_takes_its_service_along(stack: Stack) -> None:
     stack.expect(201, "POST", "courses", {"course_id": "short"})
     assert stack.expect(200, "GET", "courses/short")["members"] == []
     stack.expect(200, "DELETE", "courses/short")
+
+
+def test_answers_that_come_at_once_get_through_the_proxy(stack: Stack) -> None:
+    """What is refused without work is answered before the proxy has quite finished sending it (keep-alive.mjs)."""
+    nobody = Person(stack.url, "nobody")
+    url = f"{stack.url}/hub/api/users/student1/tokens"
+    seen = {nobody.session.post(url, json={"note": "x"}, timeout=30).status_code for _ in range(300)}
+    assert seen == {403}
