@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -90,7 +89,6 @@ def test_secrets_reach_only_who_needs_them() -> None:
     assert "EnvironmentFile" not in service(units.SUPERVISOR)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_reads_them(tmp_path: Path) -> None:
     """No unknown setting, no value that systemd would drop. Programs that are not here are not looked at."""
     for name in units.FILES:
