@@ -176,7 +176,7 @@ wanted_port() {
         echo "$HTTP_PORT"
         return
     fi
-    if [ -r "$1" ]; then configured=$(sed -n 's/^[[:space:]]*http_port:[[:space:]]*\([0-9]\+\).*/\1/p' "$1" | head -n 1); fi
+    if [ -r "$1" ]; then configured=$(sed -n '/^[[:space:]]*http_port:[[:space:]]*[0-9]/{s/[^0-9]*\([0-9]\+\).*/\1/p;q}' "$1"); fi
     echo "${configured:-80}"
 }
 
@@ -415,7 +415,8 @@ get_wheel() {
     fi
     "$OPT/bootstrap/bin/python" -m pip wheel "${flags[@]}" --wheel-dir "$stage" "$SOURCE"
     wheel=("$stage"/illumidesk-*.whl)
-    if ! "$PYTHON" -m zipfile -l "${wheel[0]}" | grep -q 'illumidesk/host/__main__.py'; then
+    # Read to its end: grep -q would close the pipe at once, and pipefail take that for a failure.
+    if [[ $("$PYTHON" -m zipfile -l "${wheel[0]}") != *illumidesk/host/__main__.py* ]]; then
         echo "$(basename "${wheel[0]}") is an older edition of IllumiDesk, which this installer cannot install"
         return 1
     fi

@@ -142,7 +142,8 @@ def _build_environment(environment: Environment, build: Path, paths: Paths, prog
         progress.run([*install, *environment.requirements, wheel], what=what, env=env)
         return
     if environment.requirements:
-        progress.run([*install, *environment.requirements], what=what, env=env)
+        overrides = data("config", "overrides.txt")
+        progress.run([*install, "--override", overrides, *environment.requirements], what=what, env=env)
     progress.run([*install, "--no-deps", environment.wheel], what=what, env=env)
     # Keeps its kernels off TCP ports.
     kernels = build / "etc/ipython/ipython_kernel_config.py"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from typing import Any
 
 from jupyterhub import orm, roles
@@ -16,12 +17,14 @@ from jupyterhub.utils import url_path_join, utcnow
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.hub.queue import StartQueue
 from illumidesk.hub.units import UnitTable
 from illumidesk.paths import Paths, socket_url
 from illumidesk.registry import MemberRole, Registry
-from illumidesk.registry.store import unknown_course, unknown_person
+from illumidesk.registry.store import check_title, unknown_course, unknown_person
 from illumidesk.settings import Settings
 from illumidesk.spawners.choice import server_arguments, server_variables
+from illumidesk.spawners.systemd import accepts
 from illumidesk.supervisor.client import SupervisorClient, Unit
 
 #: Seconds that a grader may take until it answers.
@@ -46,6 +49,8 @@ class Classroom:
         self.registry = Registry(paths.registry_db)
         self.supervisor = SupervisorClient(paths.supervisor_socket)
         self.units = UnitTable(self.supervisor, self._unit_changed)
+        # Two per core: while one waits for the disk another computes.
+        self.starts = StartQueue(2 * (os.cpu_count() or 1))
         self._course_locks: dict[str, asyncio.Lock] = {}
         self._grader_starts: dict[str, asyncio.Task[None]] = {}
         self.started = utcnow(with_tz=False)
@@ -69,8 +74,13 @@ class Classroom:
     def reconcile(self) -> None:
         """Make JupyterHub's users, groups, roles and services what the registry says."""
         wanted: dict[str, set[str]] = {}
-        for person in self.registry.people():
-            self._ensure_hub_user(person.name)
+        people = {person.name for person in self.registry.people()}
+        for name in sorted(people):
+            self._ensure_hub_user(name)
+        for (name,) in self.app.db.query(orm.User.name).filter(orm.User.name.not_in(people)).all():
+            # A removal, or an addition in JupyterHub's panel, that was cut off.
+            log.warning("%s is no user of this class: forgotten in JupyterHub too", name)
+            self.app.users.delete(self.hub_user(name))
         for course in self.registry.courses():
             wanted[names.members_group(course.course_id)] = set()
             wanted[names.formgrade_group(course.course_id)] = set()
@@ -175,6 +185,7 @@ class Classroom:
             IllumiDeskError: where the id cannot be had.
         """
         names.check_course_id(course_id)
+        check_title(title)
         async with self._course_lock(course_id):
             service = orm.Service.find(self.app.db, course_id)
             if service is not None and service.from_config:
@@ -195,7 +206,7 @@ class Classroom:
         """Take the course away from hub and host.
 
         Returns:
-            the path of the archive with the grader's home and the exchange.
+            the path of the archive with the grader's home and the exchange; empty where there was nothing to archive.
 
         Raises:
             IllumiDeskError: where there is no such course.
@@ -208,7 +219,7 @@ class Classroom:
             archive = await self.supervisor.remove_course(course_id)
             self._remove_hub_course(course_id)
             self.registry.remove_course(course_id)
-        log.info("course %s was removed; its archive is %s", course_id, archive)
+        log.info("course %s was removed; its archive is %s", course_id, archive or "nowhere: it had no files")
         return archive
 
     async def enrol(self, course_id: str, name: str, role: MemberRole) -> bool:
@@ -230,9 +241,14 @@ class Classroom:
     async def withdraw(self, course_id: str, name: str) -> None:
         """Take the person out of the course; what they handed in stays."""
         async with self._course_lock(course_id):
-            self.registry.set_membership(course_id, name, None)
-            self._set_groups(course_id, name, None)
+            if self.registry.course(course_id) is None:
+                raise unknown_course(course_id)
+            if self.registry.person(name) is None:
+                raise unknown_person(name)
+            # The registry last: while the person can still get at the course's files, they are shown as a member.
             await self.supervisor.set_membership(course_id, name, member=False)
+            self._set_groups(course_id, name, None)
+            self.registry.set_membership(course_id, name, None)
         log.info("%s is no longer in %s", name, course_id)
 
     async def _enrol(self, course_id: str, name: str, role: MemberRole) -> None:
@@ -328,7 +344,7 @@ class Classroom:
         socket = self.paths.grader_socket(course_id)
         try:
             async with asyncio.timeout(GRADER_TIMEOUT):
-                while not await _accepts(str(socket)):
+                while not await accepts(socket):
                     await asyncio.sleep(0.2)
                     status = await self.units.exit_status(unit)
                     if status is not None:
@@ -415,7 +431,9 @@ class Classroom:
         members = names.members_group(course_id)
         staff = self._ensure_group(names.formgrade_group(course_id))
         self._ensure_group(members)
-        if course_id not in self.app._service_map:
+        service = orm.Service.find(db, course_id)
+        # JupyterHub loads a service of its database without its OAuth client, where a removal was cut off between them.
+        if course_id not in self.app._service_map or service is None or service.oauth_client is None:
             self.app.service_from_spec(
                 {
                     "name": course_id,
@@ -489,12 +507,3 @@ def _hub_group(course_id: str, role: MemberRole) -> str:
     if role == "student":
         return names.members_group(course_id)
     return names.formgrade_group(course_id)
-
-
-async def _accepts(socket: str) -> bool:
-    try:
-        _, writer = await asyncio.open_unix_connection(socket)
-    except OSError:
-        return False
-    writer.close()
-    return True

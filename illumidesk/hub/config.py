@@ -55,7 +55,9 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
 
     c.JupyterHub.spawner_class = IllumiDeskRoleSystemdSpawner
     c.Spawner.env_keep = []
-    c.Spawner.start_timeout = 120
+    # With the time in the queue: a class of 300 on two cores.
+    c.Spawner.start_timeout = 900
+    c.JupyterHub.concurrent_spawn_limit = 0
     c.Spawner.http_timeout = 120
     # Its own server may ask who its owner is and in which groups (nbgrader's Course List does).
     c.Spawner.server_token_scopes = [

@@ -19,6 +19,8 @@ from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.registry.models import MEMBER_ROLES, Course, MemberRole, Membership, Person, now
 
+#: Longest title of a course, in characters.
+MAX_TITLE = 255
 #: From the most to the least able: what counts where somebody has several roles.
 _RANK: tuple[MemberRole, ...] = ("instructor", "ta", "student")
 
@@ -142,9 +144,7 @@ class Registry:
             IllumiDeskError: where the id or the title is invalid.
         """
         names.check_course_id(course_id)
-        title = title.strip()
-        if len(title) > 255 or not title.isprintable():
-            raise IllumiDeskError("a course title is one line of at most 255 characters")
+        title = check_title(title)
         with self._session() as session:
             course = session.get(Course, course_id)
             if course is None:
@@ -221,6 +221,18 @@ class Registry:
     def _rows(self, query: Any) -> list[Any]:
         with self._session() as session:
             return list(session.execute(query))
+
+
+def check_title(title: str) -> str:
+    """`title` without spaces around it.
+
+    Raises:
+        IllumiDeskError: where it is none.
+    """
+    title = title.strip()
+    if len(title) > MAX_TITLE or not title.isprintable():
+        raise IllumiDeskError(f"a course title is one line of at most {MAX_TITLE} characters", hint="shorten it and leave out line breaks")
+    return title
 
 
 def unknown_course(course_id: str) -> IllumiDeskError:

@@ -5,7 +5,10 @@ The hub is not root: these classes only ask. What may be asked is the supervisor
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,19 @@ from illumidesk.errors import IllumiDeskError
 from illumidesk.paths import socket_url
 from illumidesk.settings import Limits, Settings
 from illumidesk.spawners.choice import RoleChoice, server_arguments, server_variables
+
+#: Seconds that one start may hold its turn.
+TURN = 30.0
+
+
+async def accepts(socket: Path) -> bool:
+    """Whether somebody listens on the socket."""
+    try:
+        _, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
@@ -70,34 +86,75 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
         return env
 
     async def start(self) -> str:
-        """Start the unit; returns when systemd has started it.
+        """Wait for a turn, start the unit and return when the server listens.
 
         Raises:
             SpawnException: with what to tell the person.
         """
-        limits = self.limits()
-        try:
-            self.classroom.check_present(self.user.name)
-            await self.classroom.supervisor.ensure_account(self.user.name)
-            await self.classroom.supervisor.start_server(
-                self.user.name,
-                environment=self.environment_name(),
-                arguments=self.get_args(),
-                variables=self.get_env(),
-                memory=limits.memory,
-                cpu=limits.cpu,
-                tasks=limits.tasks,
-                properties=self.unit_extra_properties,
-            )
-        except IllumiDeskError as error:
-            raise SpawnException(
-                f"Your server cannot start: {error.message}.",
-                reason="supervisor",
-                log_message=f"{error.message} ({error.hint})",
-                status_code=error.status,
-            ) from error
+        async with self.classroom.starts.turn(self.user.name):
+            try:
+                await self._start_unit()
+            except IllumiDeskError as error:
+                raise SpawnException(
+                    f"Your server cannot start: {error.message}.",
+                    reason="supervisor",
+                    log_message=f"{error.message} ({error.hint})",
+                    status_code=error.status,
+                ) from error
+            await self._wait_until_listening()
         self._set_connect_url()
         return self.url
+
+    async def _start_unit(self) -> None:
+        limits = self.limits()
+        self.classroom.check_present(self.user.name)
+        await self.classroom.supervisor.ensure_account(self.user.name)
+        await self.classroom.supervisor.start_server(
+            self.user.name,
+            environment=self.environment_name(),
+            arguments=self.get_args(),
+            variables=self.get_env(),
+            memory=limits.memory,
+            cpu=limits.cpu,
+            tasks=limits.tasks,
+            properties=self.unit_extra_properties,
+        )
+
+    async def _wait_until_listening(self) -> None:
+        """Return when the server listens, or after `TURN` seconds: one that is slow does not hold up the others.
+
+        Raises:
+            SpawnException: where it ended instead.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN):
+                while not await accepts(self.socket):
+                    status = await self.poll()
+                    if status is not None:
+                        raise SpawnException(
+                            "Your server stopped while it started. If you installed packages for yourself, "
+                            "moving ~/.local away may help.",
+                            reason="exited",
+                            log_message=f"{self.unit_name} ended with status {status} while it started",
+                            status_code=500,
+                        )
+                    await asyncio.sleep(0.1)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What the page says meanwhile."""
+        told = -1
+        while True:
+            before = self.classroom.starts.before(self.user.name)
+            if before is None:
+                yield {"progress": 60, "message": "Your server is starting."}
+                return
+            if before != told:
+                told = before
+                yield {
+                    "progress": max(5, 50 - 2 * before),
+                    "message": f"{before} before you." if before else "You are next.",
+                }
+            await asyncio.sleep(0.5)
 
     async def stop(self, now: bool = False) -> None:
         """Stop the unit and wait until it has stopped."""
