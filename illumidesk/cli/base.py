@@ -12,6 +12,9 @@ import click
 
 from illumidesk.errors import IllumiDeskError
 
+#: Characters of an error that are shown: one that quotes what somebody pasted must not fill the screen.
+_LONGEST = 2000
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -45,14 +48,18 @@ def yes_option(command: _Command) -> _Command:
 
 def complain(message: str, hint: str = "") -> None:
     """Print an error as everything here does: one sentence, and what to do about it, on standard error."""
-    click.echo(f"Error: {clean(message)}", err=True)
+    click.echo(f"Error: {clean(_shortened(message))}", err=True)
     if hint:
-        click.echo(f"Hint: {clean(hint)}", err=True)
+        click.echo(f"Hint: {clean(_shortened(hint))}", err=True)
 
 
 def clean(text: object) -> str:
     """`text` on one line and without control characters: a course's title comes from elsewhere."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in str(text))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def require_root() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from illumidesk.cli.base import Group, confirm_by_typing, json_option, yes_option
+
+if TYPE_CHECKING:
+    from illumidesk.host.hub_client import Course
 
 
 @click.group(cls=Group)
@@ -47,7 +52,7 @@ def create(course_id: str, title: str | None, instructors: tuple[str, ...], as_j
     if as_json:
         print_json(hub.course(course_id) if instructors else made)
         return
-    click.echo(clean(f"The course {course_id} ({made['title']}) {'is ready' if new else 'was there already'}"))
+    click.echo(clean(f"The course {_named(made)} {'is ready' if new else 'was there already'}"))
     if instructors:
         click.echo(f"Instructors: {', '.join(instructors)}")
     else:
@@ -133,7 +138,7 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
     one = hub.course(names.check_course_id(course_id))
     if not yes:
         members = len(one["members"])
-        click.echo(clean(f"This removes the course {course_id} ({one['title']})."), err=True)
+        click.echo(clean(f"This removes the course {_named(one)}."), err=True)
         click.echo(f"It has {members} member{'' if members == 1 else 's'}, who lose it at once.", err=True)
         if one["grader"]["active"]:
             click.echo("Its grader is RUNNING and will be stopped; unsaved grading is lost.", err=True)
@@ -144,4 +149,9 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json({"course_id": course_id, "archive": archive})
     else:
-        click.echo(f"The course {course_id} is removed. Its archive is {clean(archive)}")
+        kept = f"Its archive is {clean(archive)}" if archive else "It had no files left to keep"
+        click.echo(f"The course {course_id} is removed. {kept}")
+
+
+def _named(one: Course) -> str:
+    return f"{one['course_id']} ({one['title']})" if one["title"] else one["course_id"]

@@ -52,6 +52,8 @@ def unenroll(course: str, users: tuple[str, ...]) -> None:
     from illumidesk.host.hub_client import HubClient
 
     names.check_course_id(course)
+    for user in users:
+        names.check_account(user)
     hub = HubClient.of_this_machine()
 
     def drop(user: str) -> str:

@@ -101,10 +101,11 @@ def list_users(as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show a person."""
+    from illumidesk import names
     from illumidesk.cli.output import print_json, print_pairs, since
     from illumidesk.host.hub_client import HubClient
 
-    one = HubClient.of_this_machine().user(name)
+    one = HubClient.of_this_machine().user(names.check_account(name))
     if as_json:
         print_json(one)
         return
@@ -136,9 +137,10 @@ def set_admin(name: str, revoke: bool) -> None:
     An admin may open, start and stop everybody's servers and graders, and so read what is in them. It gives no
     rights on the machine itself.
     """
+    from illumidesk import names
     from illumidesk.host.hub_client import HubClient
 
-    HubClient.of_this_machine().set_admin(name, not revoke)
+    HubClient.of_this_machine().set_admin(names.check_account(name), not revoke)
     click.echo(f"{name} is {'no longer' if revoke else 'now'} an admin")
 
 
@@ -149,9 +151,10 @@ def forget_password(name: str) -> None:
 
     Until then whoever signs in first under that name sets it, so tell the person at once.
     """
+    from illumidesk import names
     from illumidesk.host.hub_client import HubClient
 
-    HubClient.of_this_machine().forget_password(name)
+    HubClient.of_this_machine().forget_password(names.check_account(name))
     click.echo(f"{name} chooses a new password at the next sign-in; tell them now")
 
 
@@ -163,11 +166,12 @@ def remove(name: str, yes: bool) -> None:
 
     The name is never given to anybody else. `illumidesk user add --restore NAME` brings the same person back.
     """
+    from illumidesk import names
     from illumidesk.host.hub_client import HubClient
     from illumidesk.paths import Paths
 
     hub = HubClient.of_this_machine()
-    one = hub.user(name)
+    one = hub.user(names.check_account(name))
     home = Paths.current().home / one["name"]
     if not yes:
         click.echo(f"This retires {name}: no more sign-in; nobody else ever gets the name.", err=True)
@@ -186,8 +190,11 @@ def remove(name: str, yes: bool) -> None:
 @click.argument("names_given", nargs=-1, required=True, metavar="NAME...")
 def stop(names_given: tuple[str, ...]) -> None:
     """Stop people's servers. What is saved stays; they may start them again."""
+    from illumidesk import names
     from illumidesk.host.hub_client import HubClient
 
+    for name in names_given:
+        names.check_account(name)
     hub = HubClient.of_this_machine()
 
     def one(name: str) -> str:

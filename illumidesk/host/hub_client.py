@@ -206,7 +206,9 @@ def _refusal(status: int, answer: dict[str, Any]) -> IllumiDeskError:
         hint = "the hub may have started before its token was changed: sudo systemctl restart illumidesk-hub"
     if not message:
         message = f"the hub answered {status} {http.client.responses.get(status, '')}".rstrip()
-    return IllumiDeskError(message, hint=hint or "sudo journalctl -u illumidesk-hub -n 50", status=status)
+    if not hint and (status >= 500 or not answer):
+        hint = "sudo journalctl -u illumidesk-hub -n 50"
+    return IllumiDeskError(message, hint=hint, status=status)
 
 
 def _quoted(name: str) -> str:

@@ -216,7 +216,12 @@ class Classroom:
             if self.registry.course(course_id) is None:
                 raise unknown_course(course_id)
             await self._drop_route(course_id)
-            archive = await self.supervisor.remove_course(course_id)
+            try:
+                archive = await self.supervisor.remove_course(course_id)
+            except IllumiDeskError as error:
+                if error.status != 404:
+                    raise
+                archive = ""  # the host has lost it, and nothing is left to keep
             self._remove_hub_course(course_id)
             self.registry.remove_course(course_id)
         log.info("course %s was removed; its archive is %s", course_id, archive or "nowhere: it had no files")

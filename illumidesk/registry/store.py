@@ -231,7 +231,9 @@ def check_title(title: str) -> str:
     """
     title = title.strip()
     if len(title) > MAX_TITLE or not title.isprintable():
-        raise IllumiDeskError(f"a course title is one line of at most {MAX_TITLE} characters", hint="shorten it and leave out line breaks")
+        raise IllumiDeskError(
+            f"a course title is one line of at most {MAX_TITLE} characters", hint="shorten it and leave out line breaks"
+        )
     return title
 
 

@@ -117,7 +117,7 @@ class SupervisorClient:
         return cast(CourseAnswer, await self._call("ensure_course", course_id=course_id))
 
     async def remove_course(self, course_id: str) -> str:
-        """Archive a course and remove it; the path of the archive, empty where there is none."""
+        """Archive a course and remove it; the path of the archive. 404 where there was never such a course."""
         return str((await self._call("remove_course", course_id=course_id))["archive"])
 
     async def set_membership(self, course_id: str, name: str, *, member: bool) -> None:

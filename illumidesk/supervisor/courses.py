@@ -104,14 +104,17 @@ class Courses:
                     for fd, _ in self._parts(folder, grader) if folder is not None else ():
                         acl.set_entry(fd, account.uid, None)
 
-    def archive(self, course_id: str) -> Path | None:
+    def archive(self, course_id: str) -> Path:
         """Pack a course's home and exchange folder; a second call after a kill gives the archive that is
         finished.
 
         The grader must be stopped. Links are packed as links, other file systems are left out.
 
         Returns:
-            The archive (0600, root's): the last one of a course that is gone already, None where there is none.
+            The archive (0600, root's); of a course that is gone already, its last one.
+
+        Raises:
+            IllumiDeskError: 404 where there was never such a course.
         """
         marker = self._removal(course_id)
         if marker.exists():
@@ -120,10 +123,11 @@ class Courses:
         try:
             account = self._accounts.grader(course_id)
         except IllumiDeskError as error:
-            if error.status != 404:
-                raise
-            # Removed, and whoever asked died before the answer
-            return max(folder.glob(f"{course_id}-????????T??????Z.tar.gz"), default=None)
+            # Whoever asked for the removal may have died before the answer
+            archives = sorted(folder.glob(f"{course_id}-????????T??????Z.tar.gz"))
+            if error.status == 404 and archives:
+                return archives[-1]
+            raise
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in folder.glob(f".{course_id}-*.partial"):
             left.unlink()

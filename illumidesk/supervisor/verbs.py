@@ -139,7 +139,7 @@ class Supervisor:
             # In a thread of its own: a big course takes minutes, and people sign in meanwhile
             archive = await asyncio.to_thread(self._courses.archive, request.course_id)
             await self._on_accounts(lambda: self._courses.remove(request.course_id))
-        return {"archive": str(archive or "")}
+        return {"archive": str(archive)}
 
     async def set_membership(self, request: policy.SetMembership) -> Answer:
         """Let a person into a course's exchange, or out."""

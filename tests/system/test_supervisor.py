@@ -763,7 +763,8 @@ X
         assert classroom.machine.run(["test", "-e", gone], check=False).returncode == 1
     for database, name in (("passwd", grader), ("group", grader), ("group", f"nbgrader-{course_id}")):
         assert classroom.machine.run(["getent", database, name], check=False).returncode == 2
-    assert refused(classroom, "remove_course", course_id=course_id)[0] == 404
+    assert classroom.supervisor("remove_course", as_user=HUB, course_id=course_id)["archive"] == archive
+    assert refused(classroom, "remove_course", course_id="sup-never")[0] == 404
     # and may be made again
     assert classroom.supervisor("ensure_course", as_user=HUB, course_id=course_id)["created"]
     classroom.supervisor("remove_course", as_user=HUB, course_id=course_id)

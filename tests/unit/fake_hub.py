@@ -42,7 +42,7 @@ class FakeHub:
         }  # fmt: skip
 
     def add_course(self, course_id: str, title: str = "", *, grader: bool = False, **members: str) -> None:
-        self.courses[course_id] = {"title": title or course_id, "members": dict(members), "grader": grader}
+        self.courses[course_id] = {"title": title, "members": dict(members), "grader": grader}
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         self.calls.append((method, path, body))

@@ -262,6 +262,12 @@ def test_names_are_checked_before_the_hub_is_asked(illumidesk: Run, hub: FakeHub
         ["course", "create", "a b"],
         ["course", "show", "../x"],
         ["enroll", "bio101", "fine", "grader-x"],
+        ["unenroll", "bio101", "fine", ""],
+        ["user", "show", "../users/x?y#z"],
+        ["user", "admin", ""],
+        ["user", "forget-password", "a\nb"],
+        ["user", "remove", "x" * 10_000],
+        ["user", "stop", "fine", ""],
         ["logs", "user", "../x"],
         ["logs", "course", "-x"],
     ):
@@ -269,10 +275,16 @@ def test_names_are_checked_before_the_hub_is_asked(illumidesk: Run, hub: FakeHub
     assert hub.calls == []
 
 
-def test_a_name_is_quoted_in_the_address(illumidesk: Run, hub: FakeHub) -> None:
-    result = illumidesk("user", "show", "../users/x?y#z")
-    assert result.code == 1
+def test_a_name_is_quoted_in_the_address(hub: FakeHub) -> None:
+    with pytest.raises(IllumiDeskError):
+        HubClient.of_this_machine().user("../users/x?y#z")
     assert hub.calls[-1][1] == "/hub/api/illumidesk/users/..%2Fusers%2Fx%3Fy%23z"
+
+
+def test_an_error_does_not_fill_the_screen(illumidesk: Run) -> None:
+    result = illumidesk("config", "get", "x" * 100_000)
+    assert result.code == 1
+    assert len(result.err) < 5000
 
 
 # People
@@ -474,6 +486,11 @@ def test_course_remove_warns_and_asks(illumidesk: Run, hub: FakeHub, paths: Path
     assert hub.courses == {}
     hub.add_course("bio101")
     assert "archive" in illumidesk("course", "remove", "bio101", "--yes", "--json").json()
+
+
+def test_a_course_without_a_title_is_shown_by_its_id(illumidesk: Run, hub: FakeHub) -> None:
+    assert "The course bio101 is ready" in illumidesk("course", "create", "bio101").out
+    assert "removes the course bio101." in illumidesk("course", "remove", "bio101", typed="no\n").err
 
 
 def test_enroll_and_unenroll(illumidesk: Run, hub: FakeHub) -> None:
