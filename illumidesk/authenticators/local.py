@@ -8,6 +8,7 @@ from typing import Any
 import bcrypt
 from firstuseauthenticator import FirstUseAuthenticator
 from jupyterhub.auth import Authenticator
+from jupyterhub.handlers.login import LoginHandler
 from traitlets import Any as AnyTrait
 from traitlets import Bool
 
@@ -16,6 +17,18 @@ from illumidesk.errors import IllumiDeskError
 
 #: bcrypt reads no more than this many bytes of a password, and newer releases refuse longer ones.
 MAX_PASSWORD = 72
+
+
+class SignInHandler(LoginHandler):  # type: ignore[misc]
+    """The sign-in page. The authenticator may say what is wrong in `custom_login_error`.
+
+    Upstream's takes less than JupyterHub gives it, so that a form that has expired ends at an empty page.
+    """
+
+    custom_login_error = ""
+
+    def _render(self, login_error: str | None = None, username: str | None = None, **kwargs: Any) -> Any:
+        return super()._render(self.custom_login_error or login_error, username, **kwargs)
 
 
 class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
@@ -49,6 +62,11 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         except IllumiDeskError:
             return False
         return bool(Authenticator.validate_username(self, name))
+
+    def get_handlers(self, app: Any) -> list[tuple[str, type]]:
+        """Upstream's pages, with our sign-in page."""
+        pages = dict(super().get_handlers(app))
+        return list({**pages, r"/login": SignInHandler}.items())
 
     async def add_user(self, user: Any) -> None:
         """JupyterHub has a new user (made in its admin panel, by its API or by signing in): give them an account.

@@ -98,6 +98,14 @@ class Stack:
             assert process.poll() is None, f"{name} ended with {process.returncode}:\n{self.log(name)}"
             assert time.monotonic() < deadline, f"{name} does not listen:\n{self.log(name)}"
             time.sleep(0.1)
+        while name == "proxy" and not self.is_public():
+            assert time.monotonic() < deadline, f"the proxy has no public port:\n{self.log(name)}"
+            time.sleep(0.1)
+
+    def is_public(self) -> bool:
+        """Whether somebody listens on the public port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)

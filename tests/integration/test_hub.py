@@ -38,6 +38,15 @@ def test_doing_it_twice(stack: Stack) -> None:
     assert stack.expect(200, "PUT", "courses/intro101/members/student1", {"role": "student"})["created"] is False
 
 
+def test_a_form_that_has_expired_is_shown_again(stack: Stack) -> None:
+    """As where it stood open overnight, or somebody else signed in in another tab."""
+    nobody = Person(stack.url, "nobody")
+    answer = nobody.session.post(f"{stack.url}/hub/login", data={"username": "student1", "password": "x"}, timeout=30)
+    assert answer.status_code == 403
+    assert "Login form invalid or expired. Try again." in answer.text
+    assert 'name="password"' in answer.text
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "status", "message"),
     [
