@@ -19,6 +19,7 @@ readonly OPT=/opt/illumidesk
 readonly LOG_DIR=/var/log/illumidesk
 readonly CONFIG=/etc/illumidesk/config.yaml
 readonly PROXY_ACCOUNT=illumidesk-proxy
+readonly EXPLAINED='install.sh says: '
 
 usage() {
     cat <<'USAGE'
@@ -311,7 +312,7 @@ now() { printf '%s' "${EPOCHREALTIME/[.,]/}"; }
 
 # Runs $2... as the step named $1, its output in the log.
 step() {
-    local title=$1 began status
+    local title=$1 began status said
     shift
     began=$(now)
     if [ -t 1 ]; then printf '  %s …' "$title"; fi
@@ -330,20 +331,36 @@ step() {
         return
     fi
     printf '  %-48s  FAILED\n' "$title"
-    printf '\ninstall.sh: "%s" failed. The end of its log:\n' "$title" >&2
-    relevant_lines "$LOG" "$title" | sed 's/^/    /' >&2
+    said=$(said_in "$LOG" "$title")
+    if [[ $said == *"$EXPLAINED"* ]]; then
+        said=${said##*"$EXPLAINED"}
+        printf '\ninstall.sh: %s\n' "${said%%$'\n'*}" >&2
+        if [[ $said == *$'\n'* ]]; then printf '            %s\n' "${said#*$'\n'}" >&2; fi
+    else
+        printf '\ninstall.sh: "%s" failed. The end of its log:\n' "$title" >&2
+        relevant_lines "$said" | sed 's/^/    /' >&2
+    fi
     printf 'The whole log is in %s. Run the same command again once this is mended; nothing is lost.\n' "$LOG" >&2
     exit 1
 }
 
-# Of the last step $2 in the log $1: lines that name an error, and its end.
+# What the last step $2 wrote into the log $1, without empty lines.
+said_in() {
+    awk -v mark="== $2" '$0 == mark { text = ""; next } NF { text = text $0 "\n" } END { printf "%s", text }' "$1"
+}
+
+# Of what a step said, $1: lines that name an error, and its end.
 relevant_lines() {
-    local said
-    said=$(awk -v mark="== $2" '$0 == mark { text = ""; next } NF { text = text $0 "\n" } END { printf "%s", text }' "$1")
     {
-        head -n -6 <<<"$said" | grep -E '^E: |[Ee]rror: ' | tail -n 4 || true
-        tail -n 6 <<<"$said"
+        head -n -6 <<<"$1" | grep -E '^E: |[Ee]rror: ' | tail -n 4 || true
+        tail -n 6 <<<"$1"
     } | cut -c 1-300
+}
+
+# In a step: why it fails, $1, and what to do, $2. It is shown in place of the end of the log.
+fail() {
+    printf '%s%s\n%s\n' "$EXPLAINED" "$1" "${2:-}"
+    exit 1
 }
 
 seconds_since() {
@@ -413,12 +430,21 @@ get_wheel() {
         digest=$(checkout_digest "$SOURCE")
         if [ -f "$kept/$digest" ]; then cp "$kept"/*.whl "$stage/" && return; fi
     fi
-    "$OPT/bootstrap/bin/python" -m pip wheel "${flags[@]}" --wheel-dir "$stage" "$SOURCE"
+    if ! "$OPT/bootstrap/bin/python" -m pip wheel "${flags[@]}" --wheel-dir "$stage" "$SOURCE"; then
+        # pip's own words about a package index hide that there may simply be no such release.
+        case $SOURCE in
+            illumidesk | illumidesk==*)
+                fail "the package index has no release ${SOURCE/==/ } for this machine, or cannot be reached" \
+                    "install from a clone or a git address: --from https://github.com/IllumiDesk/illumidesk.git"
+                ;;
+        esac
+        return 1
+    fi
     wheel=("$stage"/illumidesk-*.whl)
     # Read to its end: grep -q would close the pipe at once, and pipefail take that for a failure.
     if [[ $("$PYTHON" -m zipfile -l "${wheel[0]}") != *illumidesk/host/__main__.py* ]]; then
-        echo "$(basename "${wheel[0]}") is an older edition of IllumiDesk, which this installer cannot install"
-        return 1
+        fail "$(basename "${wheel[0]}") is an older edition of IllumiDesk, which this installer cannot install" \
+            "install from a clone or a git address: --from https://github.com/IllumiDesk/illumidesk.git"
     fi
     if [ -n "$digest" ]; then
         rm -rf "$kept"

@@ -1044,6 +1044,8 @@ class Machine:
             f"--hostname={self.name}",
             "--resolv-conf=copy-host",
             "--capability=all",
+            # There is one clock: a machine that sets it sets that of its host.
+            "--drop-capability=CAP_SYS_TIME",
             "--console=read-only",
             *self._binds(),
             *self._init_argv(),

@@ -405,11 +405,12 @@ def farewell(outcome: Outcome, seconds: float) -> str:
 
 
 def _people(outcome: Outcome) -> Sequence[tuple[str, str]]:
-    people = []
+    what: dict[str, list[str]] = {}
     if outcome.admin is not None:
-        courses = f", and instructor of {', '.join(outcome.courses)}" if outcome.courses else ""
-        people.append((outcome.admin, f"administrator{courses}"))
+        taught = [f"instructor of {', '.join(outcome.courses)}"] if outcome.courses else []
+        what[outcome.admin] = ["administrator", *taught]
     if outcome.demo:
-        people.append((DEMO_INSTRUCTOR, f"instructor of the demo course {DEMO_COURSE}"))
-        people.append((DEMO_STUDENT, f"student of {DEMO_COURSE}"))
-    return people
+        # The administrator may be one of them, as in `scripts/machine.py try`.
+        what.setdefault(DEMO_INSTRUCTOR, []).append(f"instructor of the demo course {DEMO_COURSE}")
+        what.setdefault(DEMO_STUDENT, []).append(f"student of {DEMO_COURSE}")
+    return [(name, ", and ".join(parts)) for name, parts in what.items()]

@@ -20,7 +20,7 @@ def ensure_ssh_rule(paths: Paths, progress: Progress) -> None:
     if outcome == "written":
         _reload(paths, progress)
     elif outcome in ("kept", "beside"):
-        progress.note(f"{rule_file(paths)} was changed on this machine and stays; it keeps people out of SSH")
+        progress.note(f"{rule_file(paths)} was changed on this machine and stays; see that it keeps people out of SSH")
 
 
 def remove_ssh_rule(paths: Paths, progress: Progress) -> None:

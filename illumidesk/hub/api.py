@@ -10,13 +10,14 @@ from collections import Counter
 from typing import Any, cast
 
 from jupyterhub.apihandlers.base import APIHandler
+from sqlalchemy.exc import OperationalError
 from tornado import web
 
 from illumidesk import __version__, names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.classroom import Classroom
 from illumidesk.registry import MEMBER_ROLES, Course, MemberRole, Person
-from illumidesk.registry.store import iso, unknown_course, unknown_person
+from illumidesk.registry.store import database_problem, iso, unknown_course, unknown_person
 
 MANAGE_SCOPE = "custom:illumidesk:manage"
 
@@ -30,9 +31,21 @@ class ManagementHandler(APIHandler):  # type: ignore[misc]
         classroom: Classroom = self.settings["classroom"]
         return classroom
 
+    _database_error: OperationalError | None = None
+
+    async def get_current_user(self) -> Any:
+        """As JupyterHub does, which takes who cannot be looked up for nobody: remember why."""
+        try:
+            return await super().get_current_user()
+        except OperationalError as error:
+            self._database_error = error
+            raise
+
     async def prepare(self) -> None:
         """Refuse everybody but the command line."""
         await super().prepare()
+        if self._database_error is not None:
+            raise self._database_error
         if MANAGE_SCOPE not in self.expanded_scopes:
             raise web.HTTPError(403, "Only root's command line may do this.")
 
@@ -54,6 +67,9 @@ class ManagementHandler(APIHandler):  # type: ignore[misc]
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Errors for people as they are; the rest as JupyterHub does."""
         error = (kwargs.get("exc_info") or (None, None))[1]
+        if isinstance(error, OperationalError):
+            self.db.rollback()
+            error = database_problem(error, self.classroom.paths.hub_state)
         if isinstance(error, IllumiDeskError):
             self.set_header("Content-Type", "application/json")
             self.set_status(error.status)
@@ -63,7 +79,7 @@ class ManagementHandler(APIHandler):  # type: ignore[misc]
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """No traceback for what a person can mend."""
-        if isinstance(value, IllumiDeskError):
+        if isinstance(value, (IllumiDeskError, OperationalError)):
             self.log.warning("%s %s: %s", self.request.method, self.request.path, value)
             return
         super().log_exception(typ, value, tb)

@@ -9,12 +9,14 @@ from typing import Any
 
 from jupyterhub.app import JupyterHub
 from sdnotify import SystemdNotifier
+from sqlalchemy.exc import OperationalError
 from tornado.ioloop import PeriodicCallback
 
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.classroom import Classroom
 from illumidesk.hub.pages import courses_of, services_of
 from illumidesk.paths import Paths
+from illumidesk.registry.store import database_problem
 from illumidesk.settings import load
 
 
@@ -82,11 +84,16 @@ class IllumiDeskHub(JupyterHub):  # type: ignore[misc]
             await self.initialize(argv)
             await self.start()
         except IllumiDeskError as error:
-            self.log.critical("%s; %s", error.message, error.hint)
-            self.exit(1)
+            self._give_up(error)
+        except OperationalError as error:
+            self._give_up(database_problem(error, Paths.current().hub_state))
         except Exception:
             self.log.exception("The hub cannot start")
             self.exit(1)
+
+    def _give_up(self, error: IllumiDeskError) -> None:
+        self.log.critical("%s", "; ".join(filter(None, (error.message, error.hint))))
+        self.exit(1)
 
 
 def _identity(socket: Path) -> tuple[int, int] | None:

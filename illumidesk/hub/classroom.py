@@ -78,7 +78,7 @@ class Classroom:
         for name in sorted(people):
             self._ensure_hub_user(name)
         for (name,) in self.app.db.query(orm.User.name).filter(orm.User.name.not_in(people)).all():
-            # A removal, or an addition in JupyterHub's panel, that was cut off.
+            # A removal that was cut off. (Whoever JupyterHub alone knows is made a person before this.)
             log.warning("%s is no user of this class: forgotten in JupyterHub too", name)
             self.app.users.delete(self.hub_user(name))
         for course in self.registry.courses():

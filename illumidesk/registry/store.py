@@ -13,6 +13,7 @@ from typing import Any, cast
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from illumidesk import names
@@ -247,6 +248,18 @@ def unknown_course(course_id: str) -> IllumiDeskError:
 def unknown_person(name: str) -> IllumiDeskError:
     """The error for a person who is not there."""
     return IllumiDeskError(f"there is no user {name}", hint=f"`illumidesk user add {name}` adds one", status=404)
+
+
+def database_problem(error: OperationalError, path: Path) -> IllumiDeskError:
+    """The error for a database that cannot be used: full disk, read-only, locked.
+
+    Args:
+        error: SQLAlchemy's.
+        path: the folder in which the databases are.
+    """
+    return IllumiDeskError(
+        f"the hub cannot use its database: {error.orig}", hint=f"is the disk full? df -h {path}", status=503
+    )
 
 
 def iso(when: datetime | None) -> str | None:

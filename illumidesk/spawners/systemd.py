@@ -25,6 +25,15 @@ from illumidesk.spawners.choice import RoleChoice, server_arguments, server_vari
 TURN = 30.0
 
 
+class CannotStart(SpawnException):  # type: ignore[misc]
+    """Why a server does not start. The page on which the person waits shows the message."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        # The page of a start that failed knows this name alone.
+        self.jupyterhub_message = message
+
+
 async def accepts(socket: Path) -> bool:
     """Whether somebody listens on the socket."""
     try:
@@ -89,13 +98,13 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
         """Wait for a turn, start the unit and return when the server listens.
 
         Raises:
-            SpawnException: with what to tell the person.
+            CannotStart: with what to tell the person.
         """
         async with self.classroom.starts.turn(self.user.name):
             try:
                 await self._start_unit()
             except IllumiDeskError as error:
-                raise SpawnException(
+                raise CannotStart(
                     f"Your server cannot start: {error.message}.",
                     reason="supervisor",
                     log_message=f"{error.message} ({error.hint})",
@@ -124,16 +133,16 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
         """Return when the server listens, or after `TURN` seconds: one that is slow does not hold up the others.
 
         Raises:
-            SpawnException: where it ended instead.
+            CannotStart: where it ended instead.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TURN):
                 while not await accepts(self.socket):
                     status = await self.poll()
                     if status is not None:
-                        raise SpawnException(
-                            "Your server stopped while it started. If you installed packages for yourself, "
-                            "moving ~/.local away may help.",
+                        raise CannotStart(
+                            "Your server stopped while it started. If you installed packages for yourself or changed "
+                            "its settings, moving ~/.local or ~/.jupyter away may help.",
                             reason="exited",
                             log_message=f"{self.unit_name} ended with status {status} while it started",
                             status_code=500,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import time
@@ -28,6 +29,9 @@ log = logging.getLogger("illumidesk.supervisor")
 
 #: Seconds from a unit's end to the removal of its environment.
 _GRACE = 5.0
+
+#: What a machine without room says, which is no fault of ours.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 T = TypeVar("T")
 Answer = dict[str, Any]
@@ -71,6 +75,13 @@ class Supervisor:
         except IllumiDeskError as error:
             log.warning("%s %s refused: %s", verb, what, error.message)
             raise
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            log.error("%s %s failed: %s", verb, what, error)
+            raise IllumiDeskError(
+                f"{error.filename or 'the disk'}: {error.strerror}", hint="df -h shows which disk is full", status=500
+            ) from None
         if verb not in ("units", "host"):
             log.info("%s %s done in %.2f s", verb, what, time.monotonic() - started)
         return answer
@@ -235,7 +246,9 @@ class Supervisor:
             files.write_file(folder, launch.environment_file.name, text, mode=0o600, replace=True, **root)
         # The account may have left anything in its folder, so it gets a new one
         files.remove_tree(launch.socket_folder)
-        launch.socket_folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if not launch.socket_folder.parent.is_dir():
+            launch.socket_folder.parent.mkdir(parents=True)
+            launch.socket_folder.parent.chmod(0o711)  # which the umask would make 0700, and nobody would come in
         with (
             files.open_folder(launch.socket_folder.parent) as parent,
             files.ensure_folder(

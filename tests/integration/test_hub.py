@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
+from illumidesk.http_unix import request_json
 from tests.integration.conftest import Stack
 from tests.support.person import Person, Refused
 
@@ -180,3 +183,79 @@ def test_answers_that_come_at_once_get_through_the_proxy(stack: Stack) -> None:
     url = f"{stack.url}/hub/api/users/student1/tokens"
     seen = {nobody.session.post(url, json={"note": "x"}, timeout=30).status_code for _ in range(300)}
     assert seen == {403}
+
+
+def test_a_server_that_cannot_start_says_why(stack: Stack) -> None:
+    student = stack.sign_in("student1")
+    stack.expect(200, "POST", "users/student1/stop")
+    link = stack.paths.environments / "default"
+    target = link.readlink()
+    link.unlink()
+    try:
+        student.get("/hub/spawn")
+        page = student.get("/hub/spawn-pending/student1")
+    finally:
+        link.symlink_to(target)
+    assert page.status_code == 404
+    assert "Your server cannot start: there is no environment default." in page.text
+    student.start_server()
+    assert student.run("5*4") == "20"
+
+
+# What was cut off in the middle
+
+
+def test_a_removal_whose_answer_was_lost_is_finished(stack: Stack) -> None:
+    """The hub is killed after the supervisor has removed the course, and before it has forgotten it itself."""
+    stack.expect(201, "POST", "courses", {"course_id": "lost"})
+    status, answer = request_json(
+        "POST", stack.paths.supervisor_socket, "/v1/remove_course", body={"course_id": "lost"}, timeout=60
+    )
+    assert status == 200
+    assert stack.expect(200, "DELETE", "courses/lost")["archive"] == answer["archive"]
+    stack.expect(404, "GET", "courses/lost")
+
+
+def test_a_start_of_the_hub_puts_right_what_was_cut_off(stack: Stack) -> None:
+    stack.expect(201, "POST", "courses", {"course_id": "half"})
+    stack.expect(201, "POST", "users", {"name": "halfgone"})
+    stack.expect(200, "DELETE", "users/halfgone")
+    stack.kill("hub")
+    with closing(sqlite3.connect(stack.paths.hub_state / "jupyterhub.sqlite")) as database, database:
+        # A course's removal that had come as far as this, and a person's that had come as far as the registry.
+        database.execute("DELETE FROM oauth_clients WHERE identifier = 'service-half'")
+        database.execute("INSERT INTO users (name, admin, cookie_id) VALUES ('halfgone', 0, 'x')")
+    stack.start("hub")
+    admin = stack.sign_in("admin")
+    assert "halfgone" not in [user["name"] for user in admin.hub_api("GET", "users")]
+    stack.expect(200, "PUT", "courses/half/members/instructor1", {"role": "instructor"})
+    teacher = stack.sign_in("instructor1")
+    deadline = time.monotonic() + 120
+    while not teacher.get("/services/half/lab").url.startswith(f"{stack.url}/services/half/lab"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    stack.expect(200, "DELETE", "courses/half")
+
+
+def test_who_cannot_be_taken_out_is_still_shown(stack: Stack) -> None:
+    stack.kill("supervisor")
+    try:
+        stack.expect(503, "DELETE", "courses/intro101/members/student1")
+    finally:
+        stack.start("supervisor")
+    members = stack.expect(200, "GET", "courses/intro101")["members"]
+    assert {"name": "student1", "role": "student"} in members
+
+
+def test_a_wrong_title_makes_nothing(stack: Stack) -> None:
+    stack.expect(400, "POST", "courses", {"course_id": "title", "title": "x" * 300})
+    assert not (stack.paths.home / "grader-title").exists()
+
+
+def test_a_database_that_cannot_be_used_is_said_so(stack: Stack) -> None:
+    with closing(sqlite3.connect(stack.paths.hub_state / "jupyterhub.sqlite")) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        answer = stack.expect(503, "POST", "users", {"name": "latecomer"})
+    assert answer["message"] == "the hub cannot use its database: database is locked"
+    assert "df -h" in answer["hint"]
+    assert stack.manage("POST", "users", {"name": "latecomer"})[0] in {200, 201}

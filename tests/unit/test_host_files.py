@@ -336,6 +336,12 @@ def test_farewell_of_the_first_installation() -> None:
     assert "sign in as admin" in text
 
 
+def test_farewell_names_an_administrator_who_teaches_once() -> None:
+    text = farewell(Outcome("http://192.0.2.7", True, "instructor1", (), True, (), ()), 61.2)
+    assert "instructor1    administrator, and instructor of the demo course intro101" in text
+    assert text.count("\n  instructor1 ") == 1
+
+
 def test_farewell_of_an_upgrade() -> None:
     outcome = Outcome("http://192.0.2.7", False, None, (), False, ("illumidesk-hub.service",), ())
     text = farewell(outcome, 1.4)

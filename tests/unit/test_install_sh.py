@@ -300,6 +300,20 @@ def test_a_failed_step_says_why(tmp_path: Path) -> None:
     assert "fine" not in done.stderr
 
 
+def test_a_step_that_knows_why_it_failed_says_that_alone(tmp_path: Path) -> None:
+    done = bash(
+        f"""LOG={tmp_path}/log; : >$LOG
+        broken() {{ echo 'ERROR: No matching distribution found'; fail 'there is none' 'make one'; }}
+        step Only broken"""
+    )
+    assert done.returncode == 1
+    sentence, hint, where = done.stderr.strip().splitlines()
+    assert sentence == "install.sh: there is none"
+    assert hint.strip() == "make one"
+    assert f"{tmp_path}/log" in where
+    assert "No matching distribution found" in (tmp_path / "log").read_text()
+
+
 def test_half_a_download_does_nothing() -> None:
     text = INSTALL_SH.read_text()
     last = text.rstrip().splitlines()[-1]

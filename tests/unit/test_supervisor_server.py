@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -435,6 +436,27 @@ async def test_an_archive_that_fails_removes_nothing(room: Room, monkeypatch: py
     assert Path(made["home"]).is_dir()
     assert list((room.paths.archive / "courses").iterdir()) == []
     await room.client.remove_course("intro101")
+
+
+async def test_the_folder_of_sockets_is_made_again(room: Room) -> None:
+    await room.client.ensure_account("ann")
+    folder = room.paths.server_socket("ann").parent.parent
+    before = os.umask(0o077)  # as the supervisor's
+    try:
+        await room.client.start_server("ann", environment="default")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o711
+
+
+async def test_a_full_disk_is_one_sentence(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/run/illumidesk")
+
+    monkeypatch.setattr("illumidesk.supervisor.files.write_file", full)
+    await room.client.ensure_account("ann")
+    with pytest.raises(IllumiDeskError, match="/run/illumidesk: No space left on device"):
+        await room.client.start_server("ann", environment="default")
 
 
 async def test_the_machines_figures(room: Room) -> None:
