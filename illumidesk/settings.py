@@ -9,10 +9,13 @@ from __future__ import annotations
 import difflib
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -41,9 +44,45 @@ def parse_duration(value: object) -> int:
     return int(match[1]) * _DURATION_UNITS[match[2]]
 
 
+def check_public_url(value: str) -> str:
+    """`https://host[:port]` without a slash at the end, or nothing."""
+    url = value.strip().rstrip("/")
+    problem = "give the address that people type, such as https://jupyter.example.edu, without a path"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(problem) from None
+    if url and (
+        parts.scheme not in ("https", "http")
+        or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
+        or not parts.hostname
+        or port == 0
+        or url != f"{url.partition(':')[0]}://{parts.netloc}"
+    ):
+        raise ValueError(problem)
+    return url.lower()
+
+
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=0)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
+
+PublicURL = Annotated[str, AfterValidator(check_public_url)]
+
+#: What somebody may be in a course.
+CourseRole = Literal["student", "ta", "instructor"]
+#: What the roles of an LMS are here, where `sign_in.lti.roles` says nothing else. A role that is not in it: student.
+LTI_ROLES: Mapping[str, CourseRole] = MappingProxyType(
+    {
+        "Administrator": "instructor",
+        "ContentDeveloper": "instructor",
+        "Instructor": "instructor",
+        "TeachingAssistant": "ta",
+        "Learner": "student",
+        "Mentor": "student",
+    }
+)
 
 #: What nbgrader shows to people, by the names that its JupyterLab plugins have (`@jupyter/nbgrader:NAME`).
 NbgraderPart = Literal["assignment-list", "course-list", "create-assignment", "formgrader", "validate-assignment"]
@@ -70,10 +109,27 @@ class LocalSignIn(_Section):
     min_password_length: int = Field(8, ge=1, le=64)
 
 
+def _with_default_roles(value: object) -> object:
+    return {**LTI_ROLES, **value} if isinstance(value, dict) else value
+
+
+class LTISignIn(_Section):
+    """People who come from learning management systems."""
+
+    enabled: bool = True
+    #: Whether an LMS may be on this machine itself; its addresses may then be http, too.
+    loopback_platforms: bool = False
+    #: What a role in a course of the LMS is here, by its short name; what is absent is as by default.
+    roles: Annotated[dict[str, CourseRole], BeforeValidator(_with_default_roles)] = Field(
+        default_factory=lambda: dict(LTI_ROLES)
+    )
+
+
 class SignIn(_Section):
     """How people come in."""
 
     local: LocalSignIn = LocalSignIn()
+    lti: LTISignIn = LTISignIn()
 
 
 class Limits(_Section):
@@ -144,12 +200,18 @@ class Idle(_Section):
 class Settings(_Section):
     """The whole file."""
 
+    #: `https://host` as people see it, for signatures and addresses; empty: as the request says.
+    public_url: PublicURL = ""
     proxy: Proxy = Proxy()
     sign_in: SignIn = SignIn()
     limits: Limits = Limits()
     class_limits: ClassLimits = ClassLimits()
     roles: Roles = Roles()
     idle: Idle = Idle()
+
+    def public_address(self) -> str:
+        """`https://host[:port]` as people see it; "" where no setting says it."""
+        return self.public_url
 
     def role(self, name: RoleName) -> Role:
         """The settings of a role."""
@@ -261,7 +323,7 @@ def _explained(error: ValidationError, name: str) -> IllumiDeskError:
     message = str(first["msg"]).removeprefix("Value error, ")
     hint = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
-        near_values = difflib.get_close_matches(first["input"], NBGRADER_PARTS, n=1)
+        near_values = difflib.get_close_matches(first["input"], [*NBGRADER_PARTS, *get_args(CourseRole)], n=1)
         hint = f"did you mean {near_values[0]}?" if near_values else ""
     return IllumiDeskError(f"{name}: {key} cannot be {first['input']!r}: {_lower_first(message)}", hint=hint)
 

@@ -1,5 +1,6 @@
 """How people sign in."""
 
 from illumidesk.authenticators.local import LocalAuthenticator
+from illumidesk.authenticators.lti import LTI11Authenticator, LTI13Authenticator
 
-__all__ = ["LocalAuthenticator"]
+__all__ = ["LTI11Authenticator", "LTI13Authenticator", "LocalAuthenticator"]

@@ -89,7 +89,8 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         name: str = self.normalize_username(data["username"].strip())
         password = data["password"].encode()
         person = self.registry.person(name)
-        if person is None or person.retired is not None:
+        if person is None or person.retired is not None or self.registry.is_from_platform(name):
+            # Somebody from a learning management system has no password, so a first one would be anybody's.
             if person is not None or not self.open_signup or not self.validate_username(name):
                 # As long as a wrong password would take, so that names cannot be told apart by the clock.
                 await asyncio.to_thread(bcrypt.hashpw, password[:MAX_PASSWORD], bcrypt.gensalt())

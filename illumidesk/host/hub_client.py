@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 from urllib.parse import quote
 
 from illumidesk.errors import IllumiDeskError
@@ -68,6 +68,28 @@ class User(TypedDict):
     courses: list[CourseOfUser]
     server: Server
     last_activity: str | None
+
+
+class Platform(TypedDict):
+    """A learning management system; `secret` is there only in the answer to the request that made it.
+
+    What belongs to the other version of LTI is "" or [].
+    """
+
+    id: int
+    name: str
+    version: Literal["1.1", "1.3"]
+    key: str
+    issuer: str
+    client_id: str
+    auth_url: str
+    token_url: str
+    jwks_url: str
+    deployments: list[str]
+    created: str
+    people: int
+    courses: int
+    secret: NotRequired[str]
 
 
 class HubClient:
@@ -172,6 +194,28 @@ class HubClient:
     def stop_user(self, name: str) -> None:
         """Stop a person's server."""
         self._call("POST", f"users/{_quoted(name)}/stop")
+
+    def platforms(self) -> list[Platform]:
+        """Every platform."""
+        return cast(list[Platform], self._call("GET", "platforms")[1]["platforms"])
+
+    def platform(self, platform_id: int) -> Platform:
+        """One platform."""
+        return cast(Platform, self._call("GET", f"platforms/{platform_id}")[1])
+
+    def add_platform(self, fields: dict[str, Any]) -> tuple[Platform, bool]:
+        """Add a platform, or with `replace` change or bring back one. Returns it, and whether new or back.
+
+        Args:
+            fields: `name`, `version`, and for 1.1 `key` and `secret` (both made where absent), for 1.3 `issuer`,
+                `client_id`, `auth_url`, `token_url`, `jwks_url` and `deployments`; `replace`.
+        """
+        status, platform = self._call("POST", "platforms", fields)
+        return cast(Platform, platform), status == 201
+
+    def remove_platform(self, platform_id: int) -> None:
+        """Believe no launch from a platform any more; its people and courses stay."""
+        self._call("DELETE", f"platforms/{platform_id}")
 
     def status(self, *, timeout: float = 10.0) -> dict[str, Any]:
         """The hub's own view of the machine."""

@@ -6,6 +6,7 @@ Only the holder of the scope `custom:illumidesk:manage` may use it, and only the
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from typing import Any, cast
 
@@ -16,8 +17,8 @@ from tornado import web
 from illumidesk import __version__, names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.classroom import Classroom
-from illumidesk.registry import MEMBER_ROLES, Course, MemberRole, Person
-from illumidesk.registry.store import database_problem, iso, unknown_course, unknown_person
+from illumidesk.registry import MEMBER_ROLES, Course, LTIVersion, MemberRole, Person, Platform
+from illumidesk.registry.store import database_problem, iso, unknown_course, unknown_person, unknown_platform
 
 MANAGE_SCOPE = "custom:illumidesk:manage"
 
@@ -117,6 +118,37 @@ class ManagementHandler(APIHandler):  # type: ignore[misc]
             },
             "last_activity": iso(user.last_activity) if user is not None else None,
         }
+
+    def platform_model(self, platform: Platform) -> dict[str, Any]:
+        """A platform as the API shows it: without its secret."""
+        people, courses = self.classroom.registry.platform_counts().get(platform.id, (0, 0))
+        return {
+            "id": platform.id,
+            "name": platform.name,
+            "version": platform.version,
+            "key": platform.key,
+            "issuer": platform.issuer,
+            "client_id": platform.client_id,
+            "auth_url": platform.auth_url,
+            "token_url": platform.token_url,
+            "jwks_url": platform.jwks_url,
+            "deployments": platform.deployments,
+            "created": iso(platform.created),
+            "people": people,
+            "courses": courses,
+        }
+
+    def present_platform(self, platform_id: str) -> Platform:
+        """The platform of that number.
+
+        Raises:
+            IllumiDeskError: where there is none.
+        """
+        known = platform_id.isascii() and platform_id.isdigit() and len(platform_id) < 10
+        platform = self.classroom.registry.platform(int(platform_id)) if known else None
+        if platform is None:
+            raise unknown_platform(platform_id)
+        return platform
 
     def present(self, name: str) -> Person:
         """The person of that name.
@@ -242,6 +274,46 @@ class StopHandler(ManagementHandler):
         self.answer({})
 
 
+class PlatformsHandler(ManagementHandler):
+    """`platforms`."""
+
+    async def get(self) -> None:
+        """Every platform."""
+        self.answer({"platforms": [self.platform_model(one) for one in self.classroom.registry.platforms()]})
+
+    async def post(self) -> None:
+        """Add a platform; with `replace`, change one or bring one back. The answer alone shows a secret made here."""
+        text = ("key", "secret", "issuer", "client_id", "auth_url", "token_url", "jwks_url")
+        fields = self.body(name=str, version=str, deployments=list, replace=bool, **dict.fromkeys(text, str))
+        version = cast(LTIVersion, fields.pop("version", ""))
+        made: dict[str, str] = {}
+        if version == "1.1":
+            fields["key"] = fields.get("key") or f"illumidesk-{secrets.token_hex(4)}"
+            if not fields.get("secret"):
+                made["secret"] = fields["secret"] = secrets.token_hex(24)
+        insecure = self.classroom.settings.sign_in.lti.loopback_platforms
+        platform, new = self.classroom.registry.add_platform(
+            fields.pop("name", ""), version, insecure=insecure, **fields
+        )
+        self.log.info("platform %d (%r, LTI %s) was set up", platform.id, platform.name, platform.version)
+        self.answer({**self.platform_model(platform), **made}, 201 if new else 200)
+
+
+class PlatformHandler(ManagementHandler):
+    """`platforms/ID`."""
+
+    async def get(self, platform_id: str) -> None:
+        """One platform."""
+        self.answer(self.platform_model(self.present_platform(platform_id)))
+
+    async def delete(self, platform_id: str) -> None:
+        """Believe no launch from it any more; its people and courses stay."""
+        platform = self.present_platform(platform_id)
+        self.classroom.registry.remove_platform(platform.id)
+        self.log.info("platform %d (%r) was removed", platform.id, platform.name)
+        self.answer({})
+
+
 class StatusHandler(ManagementHandler):
     """`status`."""
 
@@ -268,5 +340,7 @@ api_handlers = [
     (r"/api/illumidesk/users", PeopleHandler),
     (rf"/api/illumidesk/users/{_NAME}", PersonHandler),
     (rf"/api/illumidesk/users/{_NAME}/stop", StopHandler),
+    (r"/api/illumidesk/platforms", PlatformsHandler),
+    (rf"/api/illumidesk/platforms/{_NAME}", PlatformHandler),
     (r"/api/illumidesk/status", StatusHandler),
 ]

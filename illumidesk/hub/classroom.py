@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import pwd
 from typing import Any
 
 from jupyterhub import orm, roles
@@ -19,8 +20,11 @@ from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.queue import StartQueue
 from illumidesk.hub.units import UnitTable
+from illumidesk.lti.jwks import JwksCache
+from illumidesk.lti.keys import new_key
+from illumidesk.lti.launch import Launch
 from illumidesk.paths import Paths, socket_url
-from illumidesk.registry import MemberRole, Registry
+from illumidesk.registry import MemberRole, Registry, ToolKey
 from illumidesk.registry.store import check_title, unknown_course, unknown_person
 from illumidesk.settings import Settings
 from illumidesk.spawners.choice import server_arguments, server_variables
@@ -53,6 +57,11 @@ class Classroom:
         self.starts = StartQueue(2 * (os.cpu_count() or 1))
         self._course_locks: dict[str, asyncio.Lock] = {}
         self._grader_starts: dict[str, asyncio.Task[None]] = {}
+        self._key_lock = asyncio.Lock()
+        #: What this hub has finished on the host since it started: courses, and who is what in them.
+        self._ready_courses: set[str] = set()
+        self._enrolled: dict[tuple[str, str], MemberRole] = {}
+        self.jwks = JwksCache(loopback=settings.sign_in.lti.loopback_platforms)
         self.started = utcnow(with_tz=False)
 
     # Life of the hub
@@ -153,6 +162,7 @@ class Classroom:
     async def close_person(self, name: str) -> None:
         """Close the account on the host and in the registry; JupyterHub's user is the caller's."""
         for course_id, _ in self.registry.memberships(name):
+            self._enrolled.pop((course_id, name), None)
             await self.supervisor.set_membership(course_id, name, member=False)
         if self.registry.is_present(name):
             await self.supervisor.retire_account(name)
@@ -192,14 +202,19 @@ class Classroom:
                 raise IllumiDeskError(
                     f"{course_id} is the name of a service of this hub", hint="choose another id", status=409
                 )
-            await self.supervisor.ensure_course(course_id)
-            created = self.registry.ensure_course(course_id, title)
-            self._ensure_hub_course(course_id)
+            created = await self._set_up_course(course_id, title)
             for name, role in self.registry.members(course_id):
                 # Finishes an enrolment that was interrupted.
                 await self._enrol(course_id, name, role)
         if created:
             log.info("course %s was created", course_id)
+        return created
+
+    async def _set_up_course(self, course_id: str, title: str) -> bool:
+        await self.supervisor.ensure_course(course_id)
+        created = self.registry.ensure_course(course_id, title)
+        self._ensure_hub_course(course_id)
+        self._ready_courses.add(course_id)
         return created
 
     async def remove_course(self, course_id: str) -> str:
@@ -216,6 +231,8 @@ class Classroom:
             if self.registry.course(course_id) is None:
                 raise unknown_course(course_id)
             await self._drop_route(course_id)
+            self._ready_courses.discard(course_id)
+            self._enrolled = {key: role for key, role in self._enrolled.items() if key[0] != course_id}
             try:
                 archive = await self.supervisor.remove_course(course_id)
             except IllumiDeskError as error:
@@ -250,6 +267,7 @@ class Classroom:
                 raise unknown_course(course_id)
             if self.registry.person(name) is None:
                 raise unknown_person(name)
+            self._enrolled.pop((course_id, name), None)
             # The registry last: while the person can still get at the course's files, they are shown as a member.
             await self.supervisor.set_membership(course_id, name, member=False)
             self._set_groups(course_id, name, None)
@@ -260,6 +278,76 @@ class Classroom:
         await self.supervisor.ensure_account(name)
         await self.supervisor.set_membership(course_id, name, member=True)
         self._set_groups(course_id, name, role)
+        self._enrolled[course_id, name] = role
+
+    # Launches from learning management systems
+
+    # Launches
+
+    async def launch(self, launch: Launch) -> str:
+        """Make what a verified launch says: the person, the course and the role.
+
+        The role in the course becomes the launch's, whatever it was.
+
+        Returns:
+            the person's name.
+
+        Raises:
+            IllumiDeskError: where the person was removed, or the supervisor refuses or does not answer.
+        """
+        name, new = self.registry.ensure_identity(
+            launch.platform_id,
+            launch.sub,
+            names.account_proposals(
+                email=launch.email,
+                login=launch.login,
+                given=launch.given_name,
+                family=launch.family_name,
+                sub=launch.sub,
+            ),
+            taken=_is_account_of_machine,
+            email=launch.email,
+            full_name=launch.name,
+        )
+        if new:
+            log.info("%s comes from platform %d for the first time", name, launch.platform_id)
+        self._ensure_hub_user(name)
+        if launch.context_id is None or launch.role is None:
+            return name
+        course_id, _ = self.registry.ensure_context(
+            launch.platform_id,
+            launch.context_id,
+            names.course_proposals(launch.context_label, launch.context_title, launch.context_id),
+            taken=self._is_service,
+            label=launch.context_label,
+            title=launch.context_title,
+        )
+        if self._enrolled.get((course_id, name)) != launch.role:
+            async with self._course_lock(course_id):
+                if course_id not in self._ready_courses:
+                    await self._set_up_course(course_id, "")
+                self.registry.set_membership(course_id, name, launch.role)
+                await self._enrol(course_id, name, launch.role)
+            log.info("%s is %s of %s", name, launch.role, course_id)
+        return name
+
+    async def tool_keys(self) -> list[ToolKey]:
+        """The keys of this tool, the one that signs first. The first is made where there is none."""
+        async with self._key_lock:
+            if not self.registry.tool_keys():
+                self.registry.add_tool_key(*await asyncio.to_thread(new_key))
+            return self.registry.tool_keys()
+
+    async def rotate_tool_key(self) -> ToolKey:
+        """A new key that signs from now on. The one before is shown to platforms for some days more."""
+        async with self._key_lock:
+            self.registry.add_tool_key(*await asyncio.to_thread(new_key))
+            return self.registry.tool_keys()[0]
+
+    def _is_service(self, course_id: str) -> bool:
+        """Whether the hub's configuration has a service of that name."""
+        service = orm.Service.find(self.app.db, course_id)
+        return service is not None and bool(service.from_config)
 
     # Graders
 
@@ -512,3 +600,11 @@ def _hub_group(course_id: str, role: MemberRole) -> str:
     if role == "student":
         return names.members_group(course_id)
     return names.formgrade_group(course_id)
+
+
+def _is_account_of_machine(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from typing import Any
 from illumidesk.authenticators import LocalAuthenticator
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.api import MANAGE_SCOPE, api_handlers
+from illumidesk.hub.launches import lti_handlers
 from illumidesk.hub.pages import page_handlers
 from illumidesk.paths import Paths, data, socket_url
 from illumidesk.settings import Settings, load
@@ -80,7 +81,7 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
         }
     ]
     c.JupyterHub.template_paths = [str(data("config", "templates"))]
-    c.JupyterHub.extra_handlers = [*page_handlers, *api_handlers]
+    c.JupyterHub.extra_handlers = [*page_handlers, *api_handlers, *lti_handlers()]
 
 
 def _secret(name: str) -> str:

@@ -1,6 +1,31 @@
-"""The database of people, courses and memberships. The hub alone opens it."""
+"""The database of people, courses, memberships and platforms. The hub alone opens it."""
 
-from illumidesk.registry.models import MEMBER_ROLES, Base, Course, MemberRole, Membership, Person
+from illumidesk.registry.models import (
+    MEMBER_ROLES,
+    Base,
+    Context,
+    Course,
+    Identity,
+    LTIVersion,
+    MemberRole,
+    Membership,
+    Person,
+    Platform,
+    ToolKey,
+)
 from illumidesk.registry.store import Registry
 
-__all__ = ["MEMBER_ROLES", "Base", "Course", "MemberRole", "Membership", "Person", "Registry"]
+__all__ = [
+    "MEMBER_ROLES",
+    "Base",
+    "Context",
+    "Course",
+    "Identity",
+    "LTIVersion",
+    "MemberRole",
+    "Membership",
+    "Person",
+    "Platform",
+    "Registry",
+    "ToolKey",
+]

@@ -5,11 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from sqlalchemy import DateTime, ForeignKey, MetaData, String
+from sqlalchemy import JSON, DateTime, Float, ForeignKey, Index, MetaData, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 MemberRole = Literal["student", "ta", "instructor"]
 MEMBER_ROLES: tuple[MemberRole, ...] = get_args(MemberRole)
+
+#: Versions of LTI that a platform may speak.
+LTIVersion = Literal["1.1", "1.3"]
+#: The deployment that stands for all of them.
+ANY_DEPLOYMENT = "*"
 
 
 def now() -> datetime:
@@ -67,3 +72,99 @@ class Membership(Base):
     created: Mapped[datetime] = mapped_column(DateTime, default=now)
     course: Mapped[Course] = relationship(back_populates="memberships")
     person: Mapped[Person] = relationship(back_populates="memberships")
+
+
+class Platform(Base):
+    """A learning management system that people come from: an LTI 1.1 consumer, or an LTI 1.3 platform.
+
+    LTI 1.1 has `key` and `secret`; LTI 1.3 has `issuer`, `client_id` and what follows. What a version does not have is
+    empty. A number is never used again, so that the people of one platform are never another's.
+    """
+
+    __tablename__ = "platforms"
+    __table_args__ = (
+        Index("ix_platforms_key", "key", unique=True, sqlite_where=text("key != ''")),
+        Index("ix_platforms_issuer", "issuer", "client_id", unique=True, sqlite_where=text("issuer != ''")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: What the admin calls it; one line, not a number.
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(8))
+    key: Mapped[str] = mapped_column(String(255), default="")
+    #: In clear, since HMAC needs it; the file is the hub's alone.
+    secret: Mapped[str] = mapped_column(String(255), default="")
+    issuer: Mapped[str] = mapped_column(String(255), default="")
+    client_id: Mapped[str] = mapped_column(String(255), default="")
+    auth_url: Mapped[str] = mapped_column(String(1024), default="")
+    #: For services such as grades; empty where the admin has not given it.
+    token_url: Mapped[str] = mapped_column(String(1024), default="")
+    jwks_url: Mapped[str] = mapped_column(String(1024), default="")
+    #: Deployments that may launch; `*` stands for any.
+    deployments: Mapped[list[str]] = mapped_column(JSON, default=list)
+    #: Where its pages are, as verified launches said: they may frame ours.
+    origins: Mapped[list[str]] = mapped_column(JSON, default=list)
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+    #: When it was removed; the row stays so that its people stay its own.
+    removed: Mapped[datetime | None] = mapped_column(DateTime)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether launches from it count."""
+        return self.removed is None
+
+    def allows_deployment(self, deployment: str) -> bool:
+        """Whether that deployment may launch."""
+        return deployment in self.deployments or ANY_DEPLOYMENT in self.deployments
+
+
+class Identity(Base):
+    """Whom a platform means by a `sub`: one person, for ever."""
+
+    __tablename__ = "identities"
+
+    platform_id: Mapped[int] = mapped_column(ForeignKey("platforms.id"), primary_key=True)
+    sub: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    name: Mapped[str] = mapped_column(ForeignKey("people.name"), index=True)
+    #: As last sent; empty where the platform keeps it to itself.
+    email: Mapped[str] = mapped_column(String(255), default="")
+    full_name: Mapped[str] = mapped_column(String(255), default="")
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+
+
+class Context(Base):
+    """Which course a platform means by a context id."""
+
+    __tablename__ = "contexts"
+
+    platform_id: Mapped[int] = mapped_column(ForeignKey("platforms.id"), primary_key=True)
+    context_id: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    course_id: Mapped[str] = mapped_column(ForeignKey("courses.course_id", ondelete="CASCADE"), index=True)
+    #: As last sent.
+    label: Mapped[str] = mapped_column(String(255), default="")
+    title: Mapped[str] = mapped_column(String(255), default="")
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+
+
+class ToolKey(Base):
+    """A key pair of this tool. The newest signs; older ones are still shown to platforms."""
+
+    __tablename__ = "tool_keys"
+
+    kid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    #: PEM (PKCS #8), a secret.
+    private: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+
+
+class Nonce(Base):
+    """A nonce of a launch that was believed, kept until the launch would be too old anyway."""
+
+    __tablename__ = "nonces"
+
+    platform_id: Mapped[int] = mapped_column(ForeignKey("platforms.id"), primary_key=True)
+    #: SHA-256 of it: as long as any other, whatever a platform sends.
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    #: Seconds since 1970.
+    expires: Mapped[float] = mapped_column(Float, index=True)

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
+from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
-from illumidesk.registry.models import MEMBER_ROLES, Course, MemberRole, Membership, Person, now
+from illumidesk.registry.models import (
+    ANY_DEPLOYMENT,
+    MEMBER_ROLES,
+    Context,
+    Course,
+    Identity,
+    LTIVersion,
+    MemberRole,
+    Membership,
+    Nonce,
+    Person,
+    Platform,
+    ToolKey,
+    now,
+)
+
+#: Most nonces kept of one platform: 160 launches a second for ten minutes.
+MAX_NONCES = 100_000
+#: Most places kept of one platform's pages.
+MAX_ORIGINS = 20
+#: How long a key of ours that signs no more is still shown to platforms, which keep key sets for a while.
+KEY_OVERLAP = timedelta(days=7)
+#: Longest id of a person or course that is taken from a platform. LTI allows 255 characters.
+MAX_ID = 1024
 
 #: Longest title of a course, in characters.
 MAX_TITLE = 255
@@ -27,7 +55,7 @@ _RANK: tuple[MemberRole, ...] = ("instructor", "ta", "student")
 
 
 class Registry:
-    """People, courses and memberships.
+    """People, courses, memberships and platforms.
 
     Args:
         path: the SQLite file; made (0600) and migrated to the newest tables where needed.
@@ -56,6 +84,13 @@ class Registry:
     @contextmanager
     def _session(self) -> Iterator[Session]:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """A transaction that no other writer comes between, from what it reads first to what it writes last."""
+        with self._session() as session:
+            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
             yield session
 
     # People
@@ -219,6 +254,313 @@ class Registry:
         held = {role for _, role in self.memberships(name)}
         return next((role for role in _RANK if role in held), None)
 
+    # Platforms
+
+    def platforms(self) -> list[Platform]:
+        """Every platform that has not been removed, in the order in which they came."""
+        with self._session() as session:
+            return list(session.scalars(select(Platform).where(Platform.removed.is_(None)).order_by(Platform.id)))
+
+    def platform(self, platform_id: int) -> Platform | None:
+        """The platform of that number, unless it has been removed."""
+        with self._session() as session:
+            platform = session.get(Platform, platform_id)
+            return platform if platform is not None and platform.enabled else None
+
+    def platform_by_key(self, key: str) -> Platform | None:
+        """The LTI 1.1 consumer with that key, unless it has been removed."""
+        found = self._present_platforms(Platform.version == "1.1", Platform.key == key) if key else []
+        return found[0] if found else None
+
+    def platforms_by_issuer(self, issuer: str, client_id: str | None = None) -> list[Platform]:
+        """The LTI 1.3 platforms of that issuer, all of them or the one with that client id.
+
+        One issuer may be several: Canvas's cloud is one issuer for all its schools.
+        """
+        if not issuer:
+            return []
+        which = [Platform.version == "1.3", Platform.issuer == issuer]
+        return self._present_platforms(*which, *([] if client_id is None else [Platform.client_id == client_id]))
+
+    def _present_platforms(self, *which: ColumnElement[bool]) -> list[Platform]:
+        with self._session() as session:
+            query = select(Platform).where(Platform.removed.is_(None), *which).order_by(Platform.id)
+            return list(session.scalars(query))
+
+    def platform_counts(self) -> dict[int, tuple[int, int]]:
+        """How many people and how many courses came from each platform, by its number."""
+        people = select(Identity.platform_id, func.count()).group_by(Identity.platform_id)
+        courses = select(Context.platform_id, func.count()).group_by(Context.platform_id)
+        with self._session() as session:
+            of_people: dict[int, int] = {row[0]: row[1] for row in session.execute(people)}
+            of_courses: dict[int, int] = {row[0]: row[1] for row in session.execute(courses)}
+        return {
+            number: (of_people.get(number, 0), of_courses.get(number, 0)) for number in of_people.keys() | of_courses
+        }
+
+    def add_platform(
+        self,
+        name: str,
+        version: LTIVersion,
+        *,
+        key: str = "",
+        secret: str = "",
+        issuer: str = "",
+        client_id: str = "",
+        auth_url: str = "",
+        token_url: str = "",
+        jwks_url: str = "",
+        deployments: Sequence[str] = (),
+        replace: bool = False,
+        insecure: bool = False,
+    ) -> tuple[Platform, bool]:
+        """Add a platform. LTI 1.1 takes `key` and `secret`, LTI 1.3 the rest (`token_url` may stay empty).
+
+        Args:
+            name: what people call it.
+            version: of LTI.
+            key: consumer key.
+            secret: consumer secret, at least 12 characters.
+            issuer: the platform's `iss`, letter by letter.
+            client_id: what the platform calls this tool.
+            auth_url: where its login is answered.
+            token_url: where it gives tokens for services.
+            jwks_url: where its public keys are.
+            deployments: ids of the deployments that may launch; `*` is any.
+            replace: change the platform with this key, or this issuer and client id, where it is there; bring it back,
+                with its people and courses, where it was removed.
+            insecure: take `http:` addresses, for tests.
+
+        Returns:
+            the platform, and whether it was added or brought back.
+
+        Raises:
+            IllumiDeskError: where something is missing or wrong, or is there already.
+        """
+        fields = {
+            "key": key,
+            "secret": secret,
+            "issuer": issuer,
+            "client_id": client_id,
+            "auth_url": auth_url,
+            "token_url": token_url,
+            "jwks_url": jwks_url,
+        }
+        wanted: dict[str, Any] = _platform_fields(name, version, fields, list(deployments), insecure=insecure)
+        same = (
+            Platform.key == key if version == "1.1" else (Platform.issuer == issuer) & (Platform.client_id == client_id)
+        )
+        with self._writing() as session:
+            platform = session.scalar(select(Platform).where(same))
+            namesake = session.scalar(
+                select(Platform).where(func.lower(Platform.name) == wanted["name"].lower(), Platform.removed.is_(None))
+            )
+            if namesake is not None and namesake is not platform:
+                raise IllumiDeskError(
+                    f"there is already a platform {namesake.name}",
+                    hint="give this one another name, or remove that one",
+                    status=409,
+                )
+            if platform is None:
+                platform = Platform(**wanted)
+                session.add(platform)
+                session.flush()
+                return platform, True
+            if not replace:
+                what = f"key {key}" if version == "1.1" else f"issuer {issuer} and client id {client_id}"
+                state = "is there already" if platform.enabled else "was removed, and its people are kept"
+                raise IllumiDeskError(
+                    f"the platform {platform.name} with the {what} {state}",
+                    hint="--replace changes it or brings it back, with its people and courses",
+                    status=409,
+                )
+            back = not platform.enabled
+            for field, value in wanted.items():
+                setattr(platform, field, value)
+            platform.removed = None
+            return platform, back
+
+    def remove_platform(self, platform_id: int) -> None:
+        """Believe no launch from it any more, and forget its secret; its people and courses stay.
+
+        Raises:
+            IllumiDeskError: where there is none.
+        """
+        with self._writing() as session:
+            platform = session.get(Platform, platform_id)
+            if platform is None or not platform.enabled:
+                raise unknown_platform(platform_id)
+            platform.removed = now()
+            platform.secret = ""
+
+    def learn_origins(self, platform_id: int, origins: Iterable[str]) -> None:
+        """Remember where pages of the platform are, as a verified launch said; at most `MAX_ORIGINS`, the last.
+
+        Args:
+            platform_id: the platform's number.
+            origins: `https://host[:port]` each.
+        """
+        with self._session() as session:
+            platform = session.get(Platform, platform_id)
+            fresh = [] if platform is None else [one for one in sorted(origins) if one not in platform.origins]
+            if platform is not None and fresh:
+                platform.origins = [*platform.origins, *fresh][-MAX_ORIGINS:]
+
+    # Keys of this tool
+
+    def tool_keys(self) -> list[ToolKey]:
+        """The key pairs that platforms may still meet, the one that signs first."""
+        with self._session() as session:
+            keys = list(session.scalars(select(ToolKey).order_by(ToolKey.created.desc(), ToolKey.kid)))
+            return keys[:1] + [key for newer, key in pairwise(keys) if newer.created > now() - KEY_OVERLAP]
+
+    def add_tool_key(self, kid: str, private: str) -> None:
+        """Keep a new key pair, which signs from now on; forget those that nobody needs any more."""
+        with self._writing() as session:
+            session.execute(delete(ToolKey).where(ToolKey.created < now() - 10 * KEY_OVERLAP))
+            session.add(ToolKey(kid=kid, private=private))
+
+    # Whom and what a platform means
+
+    def is_from_platform(self, name: str) -> bool:
+        """Whether the person came from a platform, and so has no password."""
+        with self._session() as session:
+            return session.scalar(select(Identity.name).where(Identity.name == name).limit(1)) is not None
+
+    def identity(self, platform_id: int, sub: str) -> Identity | None:
+        """What is known of that person of the platform."""
+        with self._session() as session:
+            return session.get(Identity, (platform_id, sub))
+
+    def identities(self, name: str) -> list[Identity]:
+        """Where the person comes from."""
+        with self._session() as session:
+            query = select(Identity).where(Identity.name == name).order_by(Identity.platform_id)
+            return list(session.scalars(query))
+
+    def ensure_identity(
+        self,
+        platform_id: int,
+        sub: str,
+        propose: Iterable[str],
+        *,
+        taken: Callable[[str], bool] = lambda _: False,
+        email: str = "",
+        full_name: str = "",
+    ) -> tuple[str, bool]:
+        """The person whom the platform means by `sub`; made, under a name that was never anybody's, where it is new.
+
+        Args:
+            platform_id: the platform's number.
+            sub: the platform's id for the person.
+            propose: valid account names, the best first (`names.account_proposals`).
+            taken: whether a name is somebody's of whom the registry does not know. It is called within the
+                transaction: it must be quick, and must not use the registry.
+            email: what the platform says of it now; empty keeps what is known.
+            full_name: likewise.
+
+        Returns:
+            the person's name, and whether the person was made.
+
+        Raises:
+            IllumiDeskError: where the person was removed, the id is unusable or the platform is not there.
+        """
+        known = {"email": _one_line(email), "full_name": _one_line(full_name)}
+        _check_id(sub, "person")
+        with self._session() as session:
+            identity = session.get(Identity, (platform_id, sub))
+            if identity is not None and not _differs(identity, known):
+                return _present_name(session, identity), False
+        with self._writing() as session:
+            identity = session.get(Identity, (platform_id, sub))
+            if identity is not None:
+                _update(identity, known)
+                return _present_name(session, identity), False
+            _check_platform(session, platform_id)
+            name = _free(session, Person.name, [names.check_account(one) for one in propose], names.MAX_ACCOUNT, taken)
+            session.add(Person(name=name))
+            session.flush()
+            session.add(Identity(platform_id=platform_id, sub=sub, name=name, **known))
+            return name, True
+
+    def context(self, platform_id: int, context_id: str) -> Context | None:
+        """What is known of that course of the platform."""
+        with self._session() as session:
+            return session.get(Context, (platform_id, context_id))
+
+    def ensure_context(
+        self,
+        platform_id: int,
+        context_id: str,
+        propose: Iterable[str],
+        *,
+        taken: Callable[[str], bool] = lambda _: False,
+        label: str = "",
+        title: str = "",
+    ) -> tuple[str, bool]:
+        """The course that the platform means by `context_id`; made in the registry, under a free id, where it is new.
+
+        Args:
+            platform_id: the platform's number.
+            context_id: the platform's id for the course.
+            propose: valid course ids, the best first (`names.course_proposals`).
+            taken: whether an id is in use that the registry does not know; as in `ensure_identity`.
+            label: what the platform says of it now; empty keeps what is known.
+            title: likewise; the title of a course that is made.
+
+        Returns:
+            the course's id, and whether it was made. The host knows nothing of it yet.
+
+        Raises:
+            IllumiDeskError: where the id is unusable or the platform is not there.
+        """
+        known = {"label": _one_line(label), "title": _one_line(title)}
+        _check_id(context_id, "course")
+        with self._session() as session:
+            context = session.get(Context, (platform_id, context_id))
+            if context is not None and not _differs(context, known):
+                return context.course_id, False
+        with self._writing() as session:
+            context = session.get(Context, (platform_id, context_id))
+            if context is not None:
+                _update(context, known)
+                return context.course_id, False
+            _check_platform(session, platform_id)
+            ids = [names.check_course_id(one) for one in propose]
+            course_id = _free(session, Course.course_id, ids, names.MAX_COURSE_ID, taken)
+            session.add(Course(course_id=course_id, title=known["title"] or known["label"]))
+            session.flush()
+            session.add(Context(platform_id=platform_id, context_id=context_id, course_id=course_id, **known))
+            return course_id, True
+
+    def use_nonce(self, platform_id: int, value: str, expires: float) -> bool:
+        """Take a nonce. Call it once the signature holds, so that nobody else fills the table.
+
+        Args:
+            platform_id: the platform's number.
+            value: the nonce.
+            expires: seconds since 1970, after which a launch with it would be refused as too old.
+
+        Returns:
+            whether it had not been used.
+
+        Raises:
+            IllumiDeskError: where the platform sends more launches than anybody can mean.
+        """
+        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        with self._writing() as session:
+            if session.get(Nonce, (platform_id, digest)) is not None:
+                return False
+            _check_platform(session, platform_id)
+            session.execute(delete(Nonce).where(Nonce.expires < time.time()))
+            kept = session.scalar(select(func.count()).select_from(Nonce).where(Nonce.platform_id == platform_id))
+            if (kept or 0) >= MAX_NONCES:
+                raise IllumiDeskError(
+                    "too many people are signing in at this moment", hint="try again in some minutes", status=503
+                )
+            session.add(Nonce(platform_id=platform_id, digest=digest, expires=expires))
+            return True
+
     def _rows(self, query: Any) -> list[Any]:
         with self._session() as session:
             return list(session.execute(query))
@@ -250,6 +592,13 @@ def unknown_person(name: str) -> IllumiDeskError:
     return IllumiDeskError(f"there is no user {name}", hint=f"`illumidesk user add {name}` adds one", status=404)
 
 
+def unknown_platform(platform: int | str) -> IllumiDeskError:
+    """The error for a platform that is not there."""
+    return IllumiDeskError(
+        f"there is no platform {platform}", hint="`illumidesk lti platform list` shows the platforms", status=404
+    )
+
+
 def database_problem(error: OperationalError, path: Path) -> IllumiDeskError:
     """The error for a database that cannot be used: full disk, read-only, locked.
 
@@ -277,3 +626,131 @@ def _engine(path: Path) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+# Parts of the above
+
+
+def _free(session: Session, column: Any, proposals: list[str], longest: int, taken: Callable[[str], bool]) -> str:
+    """The first of the proposals that is in no row's `column` and not `taken`; else the first with a number behind."""
+    if not proposals:
+        raise ValueError("no name was proposed")
+    for name in proposals:
+        if session.scalar(select(column).where(column == name)) is None and not taken(name):
+            return name
+    stem = names.numbered(proposals[0], 10**6, longest).removesuffix(f"-{10**6}")
+    used = set(session.scalars(select(column).where(column.startswith(stem, autoescape=True))))
+    for number in range(2, 10**6):
+        name = names.numbered(proposals[0], number, longest)
+        if name not in used and not taken(name):
+            return name
+    raise IllumiDeskError(f"there are too many names like {proposals[0]}", status=503)
+
+
+def _present_name(session: Session, identity: Identity) -> str:
+    person = session.get(Person, identity.name)
+    if person is None or person.retired is not None:
+        raise IllumiDeskError(
+            f"the account {identity.name} was removed from this classroom",
+            hint=f"ask your teacher; `illumidesk user add --restore {identity.name}` brings it back",
+            status=403,
+        )
+    return identity.name
+
+
+def _check_platform(session: Session, platform_id: int) -> None:
+    platform = session.get(Platform, platform_id)
+    if platform is None or not platform.enabled:
+        raise unknown_platform(platform_id)
+
+
+def _check_id(value: str, what: str) -> None:
+    if not value or len(value) > MAX_ID or not value.isprintable():
+        raise IllumiDeskError(f"the learning management system sent an unusable id of the {what}")
+
+
+def _differs(row: Identity | Context, known: dict[str, str]) -> bool:
+    return any(value and getattr(row, field) != value for field, value in known.items())
+
+
+def _update(row: Identity | Context, known: dict[str, str]) -> None:
+    for field, value in known.items():
+        if value:
+            setattr(row, field, value)
+
+
+def _one_line(text: str) -> str:
+    """Free text as one printable line of at most 255 characters."""
+    return "".join(char if char.isprintable() else " " for char in text[:1000]).strip()[:255].rstrip()
+
+
+_PLATFORM_FIELDS: dict[LTIVersion, tuple[str, ...]] = {
+    "1.1": ("key", "secret"),
+    "1.3": ("issuer", "client_id", "auth_url", "token_url", "jwks_url"),
+}
+
+
+def _platform_fields(
+    name: str, version: LTIVersion, fields: dict[str, str], deployments: list[str], *, insecure: bool
+) -> dict[str, Any]:
+    """The columns of a platform, checked.
+
+    Raises:
+        IllumiDeskError: for the first thing that is missing or wrong.
+    """
+    name = name.strip()
+    if not name or len(name) > 64 or not name.isprintable() or name.isdigit():
+        raise IllumiDeskError(
+            f"{name[:80]!r} is not a valid name of a platform", hint="use one line of up to 64 characters, no number"
+        )
+    if version not in get_args(LTIVersion):
+        raise IllumiDeskError(f"{version!r} is not a version of LTI", hint="use 1.1 or 1.3")
+    own = _PLATFORM_FIELDS[version]
+    for field, value in fields.items():
+        if field in own and not value and field != "token_url":
+            raise IllumiDeskError(f"LTI {version} needs the platform's {_shown_field(field)}")
+        if field not in own and value:
+            raise IllumiDeskError(f"LTI {version} has no {_shown_field(field)}")
+        if not re.fullmatch(r"[!-~]*", value) or len(value) > (1024 if field.endswith("_url") else 255):
+            raise IllumiDeskError(
+                f"the {_shown_field(field)} cannot be that",
+                hint="it is plain characters without spaces, as the LMS shows it",
+            )
+        if value and field.endswith("_url"):
+            _check_url(_shown_field(field), value, insecure=insecure)
+    if version == "1.1":
+        if deployments:
+            raise IllumiDeskError("LTI 1.1 has no deployments")
+        if len(fields["secret"]) < 12:
+            raise IllumiDeskError("the secret is too short", hint="it needs at least 12 characters")
+    else:
+        _check_deployments(deployments)
+    return {"name": name, "version": version, "deployments": deployments, **fields}
+
+
+def _check_deployments(deployments: list[str]) -> None:
+    if not deployments:
+        raise IllumiDeskError(
+            "LTI 1.3 needs the ids of the deployments that may launch",
+            hint=f"the LMS shows the deployment id; {ANY_DEPLOYMENT} allows any",
+        )
+    for one in deployments:
+        if not isinstance(one, str) or not one or len(one) > 255 or not one.isprintable():
+            raise IllumiDeskError("a deployment id is one line of up to 255 characters")
+
+
+def _check_url(what: str, url: str, *, insecure: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        wrong = not parts.hostname or "@" in parts.netloc or (parts.port == 0)
+    except ValueError:
+        wrong = True
+    else:
+        wrong = wrong or parts.scheme not in (("https", "http") if insecure else ("https",))
+    if wrong:
+        raise IllumiDeskError(f"the {what} cannot be {url[:80]!r}", hint="it is an https:// address")
+
+
+def _shown_field(field: str) -> str:
+    special = {"client_id": "client id", "auth_url": "authorization URL", "jwks_url": "key set URL"}
+    return special.get(field, field.replace("_url", " URL"))

@@ -22,6 +22,7 @@ class FakeHub:
     def __init__(self, socket: Path) -> None:
         self.people: dict[str, dict[str, Any]] = {}
         self.courses: dict[str, dict[str, Any]] = {}
+        self.platforms: dict[int, dict[str, Any]] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.broken: dict[str, tuple[int, bytes]] = {}
         self.healthy = True
@@ -159,6 +160,40 @@ def _stop_user(hub: FakeHub, body: Any, name: str) -> tuple[int, Any]:
     return 200, {}
 
 
+def _post_platform(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    body = dict(body)
+    identity = [body.get("key"), body.get("issuer"), body.get("client_id")]
+    same = [
+        one["id"]
+        for one in hub.platforms.values()
+        if identity == [one["key"] or None, one["issuer"] or None, one["client_id"] or None]
+    ]
+    if same and not body.get("replace"):
+        return _error(409, f"the platform {body['name']} is there already", "--replace changes it")
+    number = same[0] if same else len(hub.platforms) + 1
+    text = ("key", "issuer", "client_id", "auth_url", "token_url", "jwks_url")
+    made = {}
+    if body["version"] == "1.1":
+        body.setdefault("key", f"illumidesk-{number:08}")
+        made = {} if body.get("secret") else {"secret": "made-by-the-hub-0123456789"}
+    hub.platforms[number] = {
+        "id": number, "name": body["name"], "version": body["version"], "created": CREATED, "people": 0, "courses": 0,
+        "deployments": body.get("deployments", []), **{field: body.get(field, "") for field in text},
+    }  # fmt: skip
+    return 200 if same else 201, hub.platforms[number] | made
+
+
+def _one_platform(hub: FakeHub, body: Any, number: str) -> tuple[int, Any]:
+    if int(number) not in hub.platforms:
+        return _error(404, f"there is no platform {number}", "illumidesk lti platform list")
+    return 200, hub.platforms[int(number)]
+
+
+def _delete_platform(hub: FakeHub, body: Any, number: str) -> tuple[int, Any]:
+    del hub.platforms[int(number)]
+    return 200, {}
+
+
 def _status(hub: FakeHub, body: Any) -> tuple[int, Any]:
     online = sum(person["server"]["active"] for person in hub.people.values())
     return 200, {
@@ -184,6 +219,10 @@ _ROUTES = [
     (f"PATCH {_API}/users/([^/]+)", _patch_user),
     (f"DELETE {_API}/users/([^/]+)", _delete_user),
     (f"POST {_API}/users/([^/]+)/stop", _stop_user),
+    (f"GET {_API}/platforms", lambda hub, body: (200, {"platforms": list(hub.platforms.values())})),
+    (f"POST {_API}/platforms", _post_platform),
+    (f"GET {_API}/platforms/([^/]+)", _one_platform),
+    (f"DELETE {_API}/platforms/([^/]+)", _delete_platform),
     (f"GET {_API}/status", _status),
 ]
 

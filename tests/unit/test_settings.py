@@ -59,6 +59,11 @@ def test_a_missing_file_means_the_defaults(tmp_path: Path) -> None:
         ("roles: {learner: {nbgrader: [formgrade]}}", "roles.learner.nbgrader.0", "formgrader"),
         ("roles: {learner: {environment: ../../etc}}", "not a valid environment name", "lower-case"),
         ("roles: {teacher: {}}", "there is no setting roles.teacher", "roles"),
+        ("public_url: jupyter.example.edu", "public_url", ""),
+        ("sign_in: {lti: {public_url: 'https://a.example/hub'}}", "without a path", ""),
+        ("sign_in: {lti: {public_url: 'https://me@a.example'}}", "without a path", ""),
+        ("sign_in: {lti: {roles: {Mentor: tutor}}}", "sign_in.lti.roles.Mentor", ""),
+        ("sign_in: {lti: {roles: {Mentor: students}}}", "sign_in.lti.roles.Mentor", "student"),
         ("a: [", "not valid YAML in line", "indentation"),
         ("limits:\n  cpu: 1\n cpu: 2\n", "not valid YAML in line", "indentation"),
         ("- 1", "must hold keys and values", "comments"),
@@ -138,3 +143,13 @@ def test_a_role_that_is_named_in_part_keeps_its_other_defaults(key: str) -> None
 def test_limits_are_finite() -> None:
     with pytest.raises(IllumiDeskError):
         settings.parse("limits: {cpu: .inf}")
+
+
+def test_lti_roles_that_are_named_leave_the_others_as_they_are() -> None:
+    roles = settings.parse("sign_in: {lti: {roles: {Mentor: ta}}}").sign_in.lti.roles
+    assert roles == {**settings.LTI_ROLES, "Mentor": "ta"}
+
+
+@pytest.mark.parametrize("url", ["https://A.example/", "https://a.example", " https://a.example "])
+def test_the_public_url_is_written_one_way(url: str) -> None:
+    assert settings.parse(f"public_url: '{url}'").public_url == "https://a.example"

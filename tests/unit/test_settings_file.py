@@ -20,7 +20,8 @@ from illumidesk.settings import Settings
 
 SHIPPED = data("config", "config.yaml").read_text("utf-8")
 KEYS = settings.known_keys()
-LEAVES = [key for key in KEYS if not any(other.startswith(f"{key}.") for other in KEYS)]
+MAPPING = "sign_in.lti.roles"  # is changed in an editor
+LEAVES = [key for key in KEYS if key != MAPPING and not any(other.startswith(f"{key}.") for other in KEYS)]
 VALUES = {bool: ["true", "no"], int: ["80", "8080"], float: ["0.5", "2"], str: ["default", "other"], tuple: ["[]"]}
 
 
@@ -35,6 +36,8 @@ def values_for(key: str) -> list[str]:
         return ["1", "64"]
     if key.endswith("memory_percent"):
         return ["10", "100"]
+    if key.endswith("public_url"):
+        return ["https://jupyter.example.edu", "https://10.0.0.1:8443/"]
     value = settings_file.typed_value(Settings(), key)
     return VALUES[type(value)]
 
@@ -74,6 +77,14 @@ def test_unsetting_a_key_of_the_shipped_file_removes_its_line_only(key: str) -> 
     assert len(changed) == 1
     assert changed[0].startswith("- ")
     assert settings.parse(after) == Settings()
+
+
+def test_a_key_that_is_a_mapping_is_not_set_but_may_be_unset() -> None:
+    with pytest.raises(IllumiDeskError, match="takes one value"):
+        settings_file.parse_value(MAPPING, "{Mentor: ta}")
+    after = yaml_edit.without_value(SHIPPED, MAPPING)
+    assert settings.parse(after) == Settings()
+    assert settings_file.plain_value(Settings(), MAPPING) == settings_file.typed_value(Settings(), MAPPING)
 
 
 @options(max_examples=25, deadline=None)  # reading YAML in Python is slow

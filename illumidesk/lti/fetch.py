@@ -1,0 +1,127 @@
+"""Fetching what a platform publishes, without letting it lead us anywhere else.
+
+An address comes from whoever registered the platform, so it may point at this machine's own services or at a cloud's
+metadata. It is looked up here, and only then connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+#: Seconds for everything, and the most bytes of an answer.
+TIMEOUT = 5.0
+MAX_BYTES = 256 << 10
+
+
+class FetchError(Exception):
+    """What went wrong, in words that complete "the keys cannot be had: …"."""
+
+
+async def get_json(url: str, *, loopback: bool = False) -> Any:
+    """The JSON at `url`.
+
+    No redirect is followed, no compressed answer taken, and no address of this machine or its link connected to.
+
+    Args:
+        url: an https address.
+        loopback: whether a platform on this machine is all right, by http too.
+
+    Raises:
+        FetchError: where it cannot be had.
+    """
+    check_url(url, loopback=loopback)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+    connector = aiohttp.TCPConnector(resolver=_Resolver(loopback), force_close=True)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
+            session.get(
+                url, allow_redirects=False, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
+            ) as answer,
+        ):
+            if answer.status != 200:
+                raise FetchError(f"the answer is {answer.status}")
+            body = await _limited(answer)
+    except FetchError:
+        raise
+    except TimeoutError:
+        raise FetchError(f"no answer within {TIMEOUT:g} seconds") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise FetchError(str(error)[:200] or type(error).__name__) from None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise FetchError("the answer is no JSON") from None
+
+
+def check_url(url: str, *, loopback: bool) -> None:
+    """Nothing, where `url` may be fetched as far as it shows.
+
+    Raises:
+        FetchError: where it may not.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        raise FetchError("it is no address") from None
+    if not host or parts.scheme not in (("https", "http") if loopback else ("https",)) or parts.username is not None:
+        raise FetchError("it is no https address")
+    # aiohttp does not ask its resolver for numbers.
+    for number in _numbers(host):
+        _check_address(number, loopback=loopback)
+
+
+def _numbers(host: str) -> list[str]:
+    """`host` where it is a number, in any spelling that the system's resolver takes (127.1, 0x7f000001)."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
+    return [str(entry[4][0]) for entry in found]
+
+
+def _check_address(address: str, *, loopback: bool) -> None:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip.sixtofour or ip
+    if ip.is_loopback and loopback:
+        return
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
+        raise FetchError("it leads to this machine itself or to no host of a network")
+
+
+class _Resolver(AbstractResolver):
+    def __init__(self, loopback: bool) -> None:
+        self._loopback = loopback
+        self._system = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._system.resolve(host, port, family)
+        for one in found:
+            _check_address(one["host"], loopback=self._loopback)
+        return found
+
+    async def close(self) -> None:
+        await self._system.close()
+
+
+async def _limited(answer: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise FetchError(f"the answer is larger than {MAX_BYTES >> 10} KiB")
+        await asyncio.sleep(0)
+    return bytes(body)

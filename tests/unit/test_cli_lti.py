@@ -1,0 +1,232 @@
+"""`illumidesk lti` against the stand-in hub."""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import click
+import pytest
+
+from illumidesk.cli import lms, lti_checks
+from illumidesk.host.hub_client import Platform
+from illumidesk.paths import Paths
+from illumidesk.settings import LTISignIn
+from tests.unit.fake_hub import FakeHub
+from tests.unit.test_cli import Run, hub, illumidesk, paths  # noqa: F401 -- fixtures
+
+V13 = ["--client-id", "10000", "--deployment", "1:abc"]
+
+
+@pytest.fixture
+def public_url(paths: Paths) -> str:  # noqa: F811
+    paths.config_file.write_text("sign_in: {lti: {public_url: 'https://jupyter.example.edu'}}\n")
+    return "https://jupyter.example.edu"
+
+
+def test_urls_say_what_to_paste(illumidesk: Run, public_url: str) -> None:  # noqa: F811
+    result = illumidesk("lti", "urls")
+    assert result.code == 0
+    for kind in lms.KINDS.values():
+        assert f"{kind.title}, LTI 1.1" in result.out
+        assert f"{kind.title}, LTI 1.3" in result.out
+    assert f"{public_url}/hub/lti11/launch" in result.out
+    assert "HOST" not in result.out
+    assert result.err == ""
+    one = illumidesk("lti", "urls", "moodle", "--lti", "1.3", "--json").json()
+    assert one == {
+        "moodle": {
+            "1.3": {
+                "Tool URL": f"{public_url}/hub/",
+                "Public keyset": f"{public_url}/hub/lti13/jwks",
+                "Initiate login URL": f"{public_url}/hub/lti13/login",
+                "Redirection URI(s)": f"{public_url}/hub/lti13/launch",
+            }
+        }
+    }
+
+
+def test_urls_ask_for_the_address_where_it_is_not_known(illumidesk: Run) -> None:  # noqa: F811
+    result = illumidesk("lti", "urls", "canvas")
+    assert "https://HOST/hub/lti13/login" in result.out
+    assert "public_url" in result.err
+
+
+def test_a_secret_is_made_and_shown_once(illumidesk: Run, hub: FakeHub, public_url: str) -> None:  # noqa: F811
+    added = illumidesk("lti", "platform", "add", "Moodle", "--lti", "1.1", "--lms", "moodle")
+    assert added.code == 0
+    assert "made-by-the-hub-0123456789 (is not shown again)" in added.out
+    assert f"{public_url}/hub/lti11/launch" in added.out
+    assert "Canvas" not in added.out
+    assert hub.calls[-1][2] == {"name": "Moodle", "version": "1.1"}
+    for words in (["show", "moodle"], ["show", "1"], ["list"], ["show", "1", "--json"], ["list", "--json"]):
+        shown = illumidesk("lti", "platform", *words)
+        assert shown.code == 0
+        assert "made-by-the-hub" not in shown.out
+        assert "Moodle" in shown.out
+
+
+def test_secrets_come_from_a_file_or_the_terminal(
+    illumidesk: Run,  # noqa: F811
+    hub: FakeHub,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("secret-of-the-file\n")
+    add = ["lti", "platform", "add"]
+    result = illumidesk(*add, "A", "--lti", "1.1", "--key", "a", "--secret-file", str(file))
+    assert result.code == 0
+    assert "secret-of-the-file" not in result.out
+    assert hub.calls[-1][2]["secret"] == "secret-of-the-file"
+    monkeypatch.setattr(click, "prompt", lambda *_, **options: "typed" if options["hide_input"] else "")
+    result = illumidesk(*add, "B", "--lti", "1.1", "--key", "b", "--ask-secret")
+    assert hub.calls[-1][2]["secret"] == "typed"
+    assert "typed" not in result.out
+    file.write_text("\n")
+    assert illumidesk(*add, "C", "--lti", "1.1", "--secret-file", str(file)).code == 1
+
+
+@pytest.mark.parametrize("kind", ["moodle", "brightspace"])
+def test_a_kind_and_an_address_fill_in_the_rest(illumidesk: Run, hub: FakeHub, kind: str) -> None:  # noqa: F811
+    result = illumidesk(
+        "lti", "platform", "add", "Ours", "--lti", "1.3", "--lms", kind, "--url", "https://lms.example/", *V13
+    )
+    assert result.code == 0, result.err
+    body = hub.calls[-1][2]
+    assert body["issuer"] == "https://lms.example"
+    assert body["auth_url"].startswith("https://lms.example/")
+    assert body["jwks_url"].startswith("https://lms.example/")
+    assert body["deployments"] == ["1:abc"]
+
+
+def test_clouds_need_no_address(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    for kind in ("canvas", "blackboard"):
+        assert illumidesk("lti", "platform", "add", kind, "--lti", "1.3", "--lms", kind, *V13).code == 0
+    assert hub.calls[-2][2]["issuer"] == "https://canvas.instructure.com"
+    assert "/10000/jwks.json" in hub.calls[-1][2]["jwks_url"]
+
+
+def test_what_is_given_outranks_what_is_known(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    words = ["--lms", "canvas", "--url", "https://c.example", "--issuer", "https://c.example", *V13]
+    assert illumidesk("lti", "platform", "add", "C", "--lti", "1.3", *words).code == 0
+    assert hub.calls[-1][2]["issuer"] == "https://c.example"
+    assert hub.calls[-1][2]["jwks_url"] == "https://c.example/api/lti/security/jwks"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lti", "1.3"], "needs --client-id, --issuer, --auth-url, --jwks-url, --deployment"),
+        (["--lti", "1.3", "--lms", "moodle", "--url", "https://m.example"], "needs --client-id, --deployment"),
+        (["--lti", "1.3", "--lms", "open-edx", "--url", "https://m.example", *V13], "needs --jwks-url"),
+        (["--lti", "1.3", "--key", "k"], "has no --key"),
+        (["--lti", "1.1", "--client-id", "k"], "has no --client-id"),
+        (["--lti", "1.1", "--deployment", "1"], "has no --deployment"),
+        (["--lti", "1.1", "--url", "https://m.example"], "--url goes with --lms"),
+        (["--lti", "1.1", "--replace"], "needs the --key"),
+        (["--lti", "1.1", "--secret", "x"], "No such option"),
+        ([], "--lti"),
+    ],
+)
+def test_wrong_usage(illumidesk: Run, hub: FakeHub, words: list[str], message: str) -> None:  # noqa: F811
+    result = illumidesk("lti", "platform", "add", "X", *words)
+    assert result.code == 2
+    assert message in result.err
+    assert hub.calls == []
+
+
+def test_the_same_again_needs_replace(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    words = ["lti", "platform", "add", "Ours", "--lti", "1.1", "--key", "ours"]
+    assert illumidesk(*words).code == 0
+    again = illumidesk(*words)
+    assert again.code == 1
+    assert "--replace" in again.err
+    assert "is changed, with number 1" in illumidesk(*words, "--replace").out
+
+
+def test_remove_asks_for_the_name(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    illumidesk("lti", "platform", "add", "Ours", "--lti", "1.1")
+    assert illumidesk("lti", "platform", "remove", "ours", typed="no\n").code == 1
+    assert hub.platforms
+    assert illumidesk("lti", "platform", "remove", "ours", typed="Ours\n").code == 0
+    assert not hub.platforms
+    missing = illumidesk("lti", "platform", "remove", "ours", "--yes")
+    assert missing.code == 1
+    assert "there is no platform ours" in missing.err
+    assert illumidesk("lti", "platform", "show", "77").code == 1
+
+
+def test_an_empty_list_says_what_is_next(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    result = illumidesk("lti", "platform", "list")
+    assert (result.code, result.out) == (0, "")
+    assert "illumidesk lti urls" in result.err
+
+
+# Checks
+
+
+class Answer(io.BytesIO):
+    def __init__(self, body: bytes, ahead: float = 0) -> None:
+        super().__init__(body)
+        self.headers = {"Date": email.utils.formatdate(time.time() - ahead, usegmt=True)}
+
+
+PLATFORM: Any = {"version": "1.3", "jwks_url": "https://lms.example/jwks"}
+GOOD = json.dumps({"keys": [{"kty": "RSA", "n": "x", "e": "AQAB"}]}).encode()
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, answer: Any, platform: Platform = PLATFORM, **settings: Any) -> str:
+    class Opener:
+        def open(self, *_: object, **__: object) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(lti_checks.urllib.request, "build_opener", lambda *_: Opener())
+    sign_in = LTISignIn(**{"public_url": "https://us.example"} | settings)
+    return "; ".join(problem for _, problem in lti_checks.checks(platform, sign_in) if problem)
+
+
+def test_a_good_platform_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, Answer(GOOD)) == ""
+    assert problems(monkeypatch, None, {"version": "1.1"}) == ""  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(b"<html>"), "no key set"),
+        (Answer(b"[]"), "no key set"),
+        (Answer(b'{"keys": [3]}'), "no key set"),
+        (Answer(b'{"keys": []}'), "no RSA or EC key"),
+        (Answer(b" " * (300 << 10)), "larger than 256 KiB"),
+        (Answer(GOOD, ahead=1200), "20 minutes ahead"),
+        (Answer(GOOD, ahead=-1200), "20 minutes behind"),
+        (HTTPError("https://x", 302, "Found", {}, None), "answers 302"),  # type: ignore[arg-type]
+        (TimeoutError("timed out"), "cannot be had: timed out"),
+    ],
+)
+def test_bad_platforms_are_named(monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
+    assert message in problems(monkeypatch, answer)
+
+
+def test_bad_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "public_url" in problems(monkeypatch, Answer(GOOD), public_url="")
+    assert "https" in problems(monkeypatch, Answer(GOOD), public_url="http://us.example")
+    assert "enabled" in problems(monkeypatch, Answer(GOOD), enabled=False)
+    assert "no https" in problems(monkeypatch, None, {"version": "1.3", "jwks_url": "file:///etc/shadow"})  # type: ignore[typeddict-item]
+
+
+def test_the_command_fails_where_a_check_fails(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    illumidesk("lti", "platform", "add", "Ours", "--lti", "1.1")
+    result = illumidesk("lti", "platform", "test", "ours")
+    assert result.code == 1
+    assert "FAILED  the address for people is known" in result.out
+    assert "1 of 2 checks failed" in result.err
+    assert [one["ok"] for one in illumidesk("lti", "platform", "test", "ours", "--json").json()] == [True, False]
