@@ -8,6 +8,7 @@ a ticket that only a page of ours can hand in.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 from cachetools import TTLCache
 from jupyterhub.handlers import BaseHandler
+from jupyterhub.metrics import prometheus_log_method
 from jupyterhub.utils import url_path_join
 from tornado import httputil, web
 
@@ -155,7 +157,7 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
             launch.version,
             authenticated["name"],
             launch.platform_id,
-            "for deep linking" if launch.deep_linking else launch.next_url or "to the start page",
+            "for deep linking" if launch.deep_linking else urlsplit(launch.next_url).path or "to the start page",
         )
         origins = {_origin(launch.return_url)}
         if launch.version == "1.1":
@@ -194,6 +196,13 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
         self.log.warning("LTI %s refused: %s: %s%s", incident, code, error.message, detail)
         self.set_status(error.status)
         await self.show("lti_error.html", problem=error, incident=incident)
+
+    def _log(self) -> None:
+        """One line without the query: JupyterHub's has all of it, and where a redirect leads, with hints and nonces."""
+        request, level = self.request, logging.INFO if self.get_status() < 400 else logging.WARNING
+        spent = 1000 * request.request_time()
+        self.log.log(level, "%d %s %s (%.0f ms)", self.get_status(), request.method, request.path, spent)
+        prometheus_log_method(self)
 
     async def answering(self, answer: Any) -> None:
         """Await the answer; explain where it cannot be had."""

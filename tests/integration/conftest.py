@@ -164,7 +164,13 @@ def proxy_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, proxy_program: Path) -> Iterator[Stack]:
+def stack_settings() -> dict[str, Any]:
+    """What config.yaml says besides the port; a module may give its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stack(proxy_program: Path, stack_settings: dict[str, Any]) -> Iterator[Stack]:
     # Lower case, and short enough for a socket's address.
     root = Path("/tmp") / f"illumidesk-test-{secrets.token_hex(4)}"
     root.mkdir(mode=0o755)
@@ -183,7 +189,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, proxy_program: Path) -> Iter
     paths.environments.mkdir()
     (paths.environments / "default").symlink_to(paths.opt / "builds/default")
     port = free_port()
-    paths.config_file.write_text(yaml.safe_dump({"proxy": {"http_port": port, "bind": "127.0.0.1"}}))
+    settings = {"proxy": {"http_port": port, "bind": "127.0.0.1"}, **stack_settings}
+    paths.config_file.write_text(yaml.safe_dump(settings))
     ensure_roles(load(paths.config_file), paths)
     for role in paths.roles.iterdir():
         # Here every account is the one that runs the tests, which may be root's.
