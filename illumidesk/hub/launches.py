@@ -217,17 +217,22 @@ def frame_origins(platform: Platform) -> set[str]:
     return {*(_origin(url) for url in (platform.issuer, platform.auth_url)), *platform.origins} - {""}
 
 
+#: Where http is as good as https, since nothing leaves the machine.
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+
+
 def _origin(url: str) -> str:
-    """The origin of an https address, "" of anything else."""
+    """The origin of an https address, or of one on the browser's own machine; "" of anything else."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return ""
     host = parts.hostname or ""
-    if parts.scheme != "https" or not host.isascii() or not host.replace(".", "").replace("-", "").isalnum():
+    good = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    if not good or not host.isascii() or not host.replace(".", "").replace("-", "").isalnum():
         return ""
-    return f"https://{host}" if port in (None, 443) else f"https://{host}:{port}"
+    return f"{parts.scheme}://{host}" if port in (None, 443) else f"{parts.scheme}://{host}:{port}"
 
 
 # LTI 1.1

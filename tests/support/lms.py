@@ -12,8 +12,9 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from html import escape
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl
 
 import jwt
 from aiohttp import web
@@ -153,8 +154,9 @@ class LMS:
     asked: int = 0
     #: What the authorization page was asked, last first.
     logins: list[dict[str, str]] = field(default_factory=list)
-    #: Whom the authorization page lets in next.
+    #: Whom the authorization page lets in next, and as which user, if not the brand's.
     who: Who = "student"
+    sub: str = ""
 
     def allows_deployment(self, deployment: str) -> bool:
         return deployment in self.deployments or "*" in self.deployments
@@ -275,6 +277,8 @@ class LMS:
 
     def answer(self, query: Mapping[str, str], **changes: Any) -> dict[str, str]:
         """The form that its authorization page posts back."""
+        if self.sub:
+            changes.setdefault("sub", self.sub)
         claims = self.claims(self.who, nonce=query["nonce"], **changes)
         return {"id_token": self.token(claims), "state": query["state"]}
 
@@ -287,6 +291,7 @@ class LMS:
         app.router.add_get("/jwks", self._answer_keys)
         app.router.add_get("/elsewhere", self._answer_good_keys)
         app.router.add_get("/auth", self._answer_login)
+        app.router.add_get("/course", self._answer_course)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -339,7 +344,36 @@ class LMS:
         self.logins.insert(0, query)
         form = self.answer(query)
         inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in form.items())
-        page = f'<form method="post" action="{query["redirect_uri"]}">{inputs}</form><script>document.forms[0].submit()</script>'
+        page = (
+            f'<form method="post" action="{query["redirect_uri"]}">{inputs}</form>'
+            "<script>document.forms[0].submit()</script>"
+        )
+        return web.Response(text=page, content_type="text/html")
+
+    async def _answer_course(self, request: web.Request) -> web.Response:
+        """A course's page with one link. `?version=1.1&who=student&sub=…&target=frame`, or `_blank` or `_self`."""
+        query = request.query
+        self.who = cast(Who, query.get("who", "student"))
+        target, self.sub = query.get("target", "_self"), query.get("sub", "")
+        if query.get("version", "1.3") == "1.1":
+            action = self.launch_url("1.1")
+            changes = {"user_id": self.sub} if self.sub else {}
+            method, fields = "post", self.signed(self.fields(self.who, **changes))
+        else:
+            hints = {"lti_storage_target": query["storage"]} if "storage" in query else {}
+            method, action, fields = "get", f"{self.tool}/hub/lti13/login", self.login_request(**hints)
+        inputs = "".join(
+            f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+        )
+        frame = '<iframe name="frame" title="Tool" width="100%" height="420"></iframe>' if target == "frame" else ""
+        page = (
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{self.brand.title()}: a course</title>"
+            '<body style="font-family: sans-serif; margin: 2em"><h1>Introduction to Programming</h1>'
+            f'<form method="{method}" action="{escape(action)}" target="{escape(target)}">{inputs}'
+            f"<button>Open notebook</button></form>{frame}<script>{_PLATFORM_STORAGE}</script></body></html>"
+        )
         return web.Response(text=page, content_type="text/html")
 
 
@@ -430,5 +464,15 @@ def _odd_claims(brand: Brand, client_id: str) -> dict[str, Any]:
     }[brand]
 
 
-def own_host(url: str) -> str:
-    return urlsplit(url).netloc
+#: What a platform's page does for tools that may keep no cookies (LTI Client Side postMessages, LTI Platform Storage).
+_PLATFORM_STORAGE = """
+const kept = {};
+window.addEventListener("message", (event) => {
+  const { subject, message_id, key, value } = event.data;
+  if (subject === "lti.put_data") kept[event.origin + key] = value;
+  if (subject === "lti.put_data" || subject === "lti.get_data")
+    event.source.postMessage(
+      { subject: subject + ".response", message_id, key, value: kept[event.origin + key] }, event.origin,
+    );
+});
+"""
