@@ -7,8 +7,11 @@ from typing import Any
 
 import bcrypt
 from firstuseauthenticator import FirstUseAuthenticator
+from firstuseauthenticator.firstuseauthenticator import ResetPasswordHandler
+from jupyterhub.apihandlers.users import UserAPIHandler
 from jupyterhub.auth import Authenticator
 from jupyterhub.handlers.login import LoginHandler
+from tornado import web
 from traitlets import Any as AnyTrait
 from traitlets import Bool
 
@@ -29,6 +32,36 @@ class SignInHandler(LoginHandler):  # type: ignore[misc]
 
     def _render(self, login_error: str | None = None, username: str | None = None, **kwargs: Any) -> Any:
         return super()._render(self.custom_login_error or login_error, username, **kwargs)
+
+
+class ChangePasswordHandler(ResetPasswordHandler):  # type: ignore[misc]
+    """The page for a new password. Upstream's hashes on the hub's event loop."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Change the password."""
+        self._register_template_path()
+        problem = await self.authenticator.change_password(
+            self.current_user.name, self.get_body_argument("password", "", strip=False)
+        )
+        page = await self.render_template(
+            "reset.html",
+            result=True,
+            alert="danger" if problem else "success",
+            result_message=problem or "Your password has been changed.",
+        )
+        self.finish(page)
+
+
+class UserHandler(UserAPIHandler):  # type: ignore[misc]
+    """JupyterHub's user, whose name is also the account's and stays."""
+
+    async def patch(self, user_name: str) -> None:
+        """Change the user, but not the name."""
+        body = self.get_json_body()
+        if isinstance(body, dict) and body.get("name", user_name) != user_name:
+            raise web.HTTPError(400, "A name stays: it is the account's on this machine. Add another user instead.")
+        await super().patch(user_name)
 
 
 class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
@@ -66,7 +99,9 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
         """Upstream's pages, with our sign-in page."""
         pages = dict(super().get_handlers(app))
-        return list({**pages, r"/login": SignInHandler}.items())
+        ours = {r"/login": SignInHandler, r"/auth/change-password": ChangePasswordHandler}
+        # Before JupyterHub's own, which has the same address.
+        return [(r"/api/users/([^/]+)", UserHandler), *{**pages, **ours}.items()]
 
     async def add_user(self, user: Any) -> None:
         """JupyterHub has a new user (made in its admin panel, by its API or by signing in): give them an account.
@@ -75,7 +110,7 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             IllumiDeskError: where the name cannot be had; JupyterHub then forgets the user.
         """
         super().add_user(user)
-        if self.registry.person(user.name) is None:
+        if not self.registry.is_present(user.name):
             await self.make_person(user.name)
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
@@ -100,7 +135,8 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             stored = person.password_hash
         if stored is not None:
             matches = await asyncio.to_thread(bcrypt.checkpw, password[:MAX_PASSWORD], stored.encode())
-            return name if matches else None
+            # A longer one was never kept.
+            return name if matches and len(password) <= MAX_PASSWORD else None
         problem = self._password_problem(data["password"])
         if problem:
             handler.custom_login_error = problem
@@ -121,13 +157,15 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
         self.log.info("%s has set a password", name)
         return name
 
-    def reset_password(self, username: str, new_password: str) -> str:
-        """Change the password of somebody who is signed in; returns what the page says ("success" if it went well)."""
-        problem = self._password_problem(new_password)
-        if problem:
-            return problem
-        self.registry.set_password_hash(username, bcrypt.hashpw(new_password.encode(), bcrypt.gensalt()).decode())
-        return "Your password has been changed with success."
+    async def change_password(self, name: str, password: str) -> str:
+        """Change the password of somebody who is signed in; returns what is wrong with it, or nothing."""
+        if self.registry.is_from_platform(name):
+            return "You come from a learning management system and have no password here."
+        problem = self._password_problem(password)
+        if not problem:
+            fresh = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
+            self.registry.set_password_hash(name, fresh.decode())
+        return problem
 
     async def delete_user(self, user: Any) -> None:
         """JupyterHub's panel deletes the user: the account is closed and memberships end; files are kept."""

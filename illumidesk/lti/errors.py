@@ -46,20 +46,27 @@ def clock_problem(seconds: float, what: str) -> LTIError:
         seconds: this machine's time minus the message's.
         what: what was sent: `launch`.
     """
-    minutes = max(1, round(abs(seconds) / 60))
-    unit = "minute" if minutes == 1 else "minutes"
+    span = _span(abs(seconds))
     if seconds > 0:
         return LTIError(
-            f"the {what} is {minutes} {unit} old: it was kept too long, or the clock of this classroom is ahead of "
+            f"the {what} is {span} old: it was kept too long, or the clock of this classroom is ahead of "
             "the one of the learning management system",
             code="stale",
             hint="go back to the course and click the link again; where that does not help, the clocks differ",
             who=f"{TOOL_ADMIN}, who can compare the clocks",
         )
     return LTIError(
-        f"the {what} comes from {minutes} {unit} in the future: the clock of this classroom is behind the one of the "
+        f"the {what} comes from {span} in the future: the clock of this classroom is behind the one of the "
         "learning management system, or that one is ahead",
         code="future",
         hint="the clocks of both machines must agree",
         who=f"{TOOL_ADMIN}, who can compare the clocks",
     )
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600)):
+        if seconds >= 2 * length:
+            return f"{round(seconds / length)} {unit}s"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'' if minutes == 1 else 's'}"

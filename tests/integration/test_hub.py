@@ -74,6 +74,32 @@ def test_what_is_wrong_is_said(stack: Stack, method: str, target: str, body: obj
     assert "Traceback" not in str(answer)
 
 
+def test_jupyterhubs_own_admin_page_renames_nobody_and_brings_nobody_back(stack: Stack) -> None:
+    admin = stack.sign_in("admin")
+    with pytest.raises(Refused) as refused:
+        admin.hub_api("PATCH", "users/student1", {"name": "student-one"})
+    assert "A name stays" in refused.value.response.json()["message"]
+    assert admin.hub_api("PATCH", "users/student1", {"name": "student1", "admin": False})["admin"] is False
+    stack.expect(201, "POST", "users", {"name": "wasthere"})
+    stack.expect(200, "DELETE", "users/wasthere")
+    with pytest.raises(Refused) as refused:
+        admin.hub_api("POST", "users/wasthere")
+    assert refused.value.response.status_code == 400
+    assert stack.manage("GET", "users/wasthere")[0] == 404
+
+
+def test_a_password_is_changed_on_its_page(stack: Stack) -> None:
+    stack.expect(201, "POST", "users", {"name": "changer"})
+    person = stack.sign_in("changer")
+    person.get("/hub/auth/change-password").raise_for_status()
+    form = {"password": "another good one", "_xsrf": person.xsrf("/hub/")}
+    page = person.session.post(f"{stack.url}/hub/auth/change-password", data=form, timeout=60)
+    assert "has been changed" in page.text
+    Person(stack.url, "changer", "another good one").sign_in()
+    with pytest.raises(Refused):
+        stack.sign_in("changer")
+
+
 def test_jupyterhubs_own_admin_page_makes_and_removes_people_too(stack: Stack) -> None:
     admin = stack.sign_in("admin")
     admin.hub_api("POST", "users/viapanel")

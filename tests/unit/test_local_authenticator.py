@@ -97,10 +97,28 @@ async def test_a_password_that_will_not_do_is_explained(registry: Registry, pass
 async def test_changing_the_password(registry: Registry) -> None:
     authenticator = make(registry)
     await sign_in(authenticator, "ana", GOOD)
-    assert "success" not in authenticator.reset_password("ana", "short")
-    assert "success" in authenticator.reset_password("ana", "a new password")
+    assert "too short" in await authenticator.change_password("ana", "short")
+    assert await authenticator.change_password("ana", "a new password") == ""
     assert (await sign_in(authenticator, "ana", GOOD))[0] is None
     assert (await sign_in(authenticator, "ana", "a new password"))[0] == "ana"
+
+
+async def test_nobody_from_a_platform_gets_a_password(registry: Registry) -> None:
+    platform, _ = registry.add_platform("Moodle", "1.1", key="key", secret="a-secret-of-some-length")
+    name, _ = registry.ensure_identity(platform.id, "4", ["zoe"])
+    authenticator = make(registry)
+    assert (await sign_in(authenticator, name, GOOD))[0] is None
+    assert "learning management system" in await authenticator.change_password(name, GOOD)
+    person = registry.person(name)
+    assert person is not None
+    assert person.password_hash is None
+
+
+async def test_a_longer_password_is_another_one(registry: Registry) -> None:
+    authenticator = make(registry)
+    assert (await sign_in(authenticator, "ana", "x" * 72))[0] == "ana"
+    assert (await sign_in(authenticator, "ana", "x" * 73))[0] is None
+    assert (await sign_in(authenticator, "ana", "x" * 72))[0] == "ana"
 
 
 async def test_the_event_loop_is_free_while_passwords_are_hashed(registry: Registry) -> None:
