@@ -288,10 +288,13 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]
 
 def nearest_key(key: str) -> str | None:
     """The known dotted key that looks most like `key`; nothing where none is near."""
+    leaf = key.rsplit(".", 1)[-1]
+    elsewhere = [known for known in known_keys() if known.rsplit(".", 1)[-1] == leaf]
+    if len(elsewhere) == 1:
+        return elsewhere[0]
     near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.6)
     if near:
         return near[0]
-    leaf = key.rsplit(".", 1)[-1]
     by_leaf = {known.rsplit(".", 1)[-1]: known for known in reversed(known_keys())}
     near = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.6)
     return by_leaf[near[0]] if near else None

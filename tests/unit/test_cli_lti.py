@@ -16,7 +16,7 @@ import pytest
 from illumidesk.cli import lms, lti_checks
 from illumidesk.host.hub_client import Platform
 from illumidesk.paths import Paths
-from illumidesk.settings import LTISignIn
+from illumidesk.settings import Settings
 from tests.unit.fake_hub import FakeHub
 from tests.unit.test_cli import Run, hub, illumidesk, paths  # noqa: F401 -- fixtures
 
@@ -25,7 +25,7 @@ V13 = ["--client-id", "10000", "--deployment", "1:abc"]
 
 @pytest.fixture
 def public_url(paths: Paths) -> str:  # noqa: F811
-    paths.config_file.write_text("sign_in: {lti: {public_url: 'https://jupyter.example.edu'}}\n")
+    paths.config_file.write_text("public_url: https://jupyter.example.edu\n")
     return "https://jupyter.example.edu"
 
 
@@ -189,8 +189,8 @@ def problems(monkeypatch: pytest.MonkeyPatch, answer: Any, platform: Platform = 
             return answer
 
     monkeypatch.setattr(lti_checks.urllib.request, "build_opener", lambda *_: Opener())
-    sign_in = LTISignIn(**{"public_url": "https://us.example"} | settings)
-    return "; ".join(problem for _, problem in lti_checks.checks(platform, sign_in) if problem)
+    whole = Settings.model_validate({"public_url": "https://us.example"} | settings)
+    return "; ".join(problem for _, problem in lti_checks.checks(platform, whole) if problem)
 
 
 def test_a_good_platform_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_bad_platforms_are_named(monkeypatch: pytest.MonkeyPatch, answer: Any, m
 def test_bad_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "public_url" in problems(monkeypatch, Answer(GOOD), public_url="")
     assert "https" in problems(monkeypatch, Answer(GOOD), public_url="http://us.example")
-    assert "enabled" in problems(monkeypatch, Answer(GOOD), enabled=False)
+    assert "enabled" in problems(monkeypatch, Answer(GOOD), sign_in={"lti": {"enabled": False}})
     assert "no https" in problems(monkeypatch, None, {"version": "1.3", "jwks_url": "file:///etc/shadow"})  # type: ignore[typeddict-item]
 
 
