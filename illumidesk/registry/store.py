@@ -684,9 +684,6 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:1000]).strip()[:255].rstrip()
 
 
-#: What people may have typed into the LMS, letters of any language and spaces within included.
-_OF_PEOPLE = frozenset({"key", "secret"})
-
 _PLATFORM_FIELDS: dict[LTIVersion, tuple[str, ...]] = {
     "1.1": ("key", "secret"),
     "1.3": ("issuer", "client_id", "auth_url", "token_url", "jwks_url"),
@@ -714,9 +711,7 @@ def _platform_fields(
             raise IllumiDeskError(f"LTI {version} needs the platform's {_shown_field(field)}")
         if field not in own and value:
             raise IllumiDeskError(f"LTI {version} has no {_shown_field(field)}")
-        plain = (
-            value.isprintable() and value == value.strip() if field in _OF_PEOPLE else re.fullmatch(r"[!-~]*", value)
-        )
+        plain = value.isprintable() and value == value.strip() if field == "secret" else re.fullmatch(r"[!-~]*", value)
         if not plain or len(value) > (1024 if field.endswith("_url") else 255):
             raise IllumiDeskError(
                 f"the {_shown_field(field)} cannot be that",
