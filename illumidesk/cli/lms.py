@@ -43,6 +43,11 @@ class Tool:
         return f"{self.base}/hub/lti13/config.json"
 
     @property
+    def cartridge(self) -> str:
+        """LTI 1.1's configuration as XML."""
+        return f"{self.base}/hub/lti11/config.xml"
+
+    @property
     def domain(self) -> str:
         """The host's name."""
         return self.base.partition("://")[2]
@@ -70,7 +75,7 @@ class LMS:
 KINDS: dict[str, LMS] = {
     "canvas": LMS(
         "Canvas",
-        (("Launch URL", "launch11"),),
+        (("Config URL (By URL)", "cartridge"), ("Launch URL (Manual Entry)", "launch11")),
         (
             ("JSON URL (Enter URL)", "config"),
             ("Redirect URIs", "launch13"),

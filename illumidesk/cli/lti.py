@@ -60,6 +60,85 @@ def urls(kind: str | None, version: str | None, as_json: bool) -> None:
     _warn_about_address(base)
 
 
+@lti.command("invite")
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--days", type=click.IntRange(1, 90), default=7, show_default=True, help="How long it is good.")
+@click.option("--revoke", type=int, metavar="NUMBER", help="Take an invitation back instead.")
+@json_option
+def invite(name: str | None, days: int, revoke: int | None, as_json: bool) -> None:
+    """Let an LMS register itself: print an address to paste into it.
+
+    NAME is what you call the LMS. The address is good once. Moodle, Canvas, Blackboard, Brightspace and Sakai take it
+    (LTI Dynamic Registration).
+    """
+    from illumidesk.cli.output import print_json
+    from illumidesk.host.hub_client import HubClient
+
+    hub = HubClient.of_this_machine()
+    if revoke is not None:
+        hub.revoke_invite(revoke)
+        click.echo(f"Invitation {revoke} is good no more")
+        return
+    if not name:
+        raise click.UsageError("Missing argument 'NAME'.")
+    base = _settings().public_address()
+    if not base:
+        raise IllumiDeskError(
+            "the address that people type is not known yet", hint="illumidesk config set public_url https://…"
+        )
+    made, token = hub.invite(name, days)
+    url = f"{base}/hub/lti13/register?invite={token}"
+    if as_json:
+        print_json({**made, "url": url})
+        return
+    click.echo(
+        f"Paste this into the LMS as the tool's registration URL. It is good once, until {made['expires'][:10]}:"
+    )
+    click.echo(url)
+
+
+@lti.command("invites")
+@json_option
+def invites(as_json: bool) -> None:
+    """List the invitations that are still good."""
+    from illumidesk.cli.output import print_json, print_table
+    from illumidesk.host.hub_client import HubClient
+
+    listed = HubClient.of_this_machine().invites()
+    if as_json:
+        print_json(listed)
+    elif not listed:
+        click.echo("There are no invitations. Next: illumidesk lti invite NAME", err=True)
+    else:
+        print_table(
+            ["Number", "Name", "Made", "Good until"],
+            [(one["id"], one["name"], one["created"], one["expires"]) for one in listed],
+            right=["Number"],
+        )
+
+
+@lti.command("keys")
+@click.option("--rotate", is_flag=True, help="Make a new key, which signs from now on.")
+@json_option
+def keys(rotate: bool, as_json: bool) -> None:
+    """List this tool's own keys, which LMSs fetch by themselves.
+
+    A key that has been rotated away is still shown to LMSs for a week.
+    """
+    from illumidesk.cli.output import print_json, print_table
+    from illumidesk.host.hub_client import HubClient
+
+    hub = HubClient.of_this_machine()
+    if rotate:
+        hub.rotate_tool_key()
+    listed = hub.tool_keys()
+    if as_json:
+        print_json(listed)
+    else:
+        rows = [(one["kid"], one["created"], "signs" if not number else "") for number, one in enumerate(listed)]
+        print_table(["Key", "Made", ""], rows)
+
+
 @lti.group("platform", cls=Group)
 def platform() -> None:
     """Platforms: add, list, show, remove, test.

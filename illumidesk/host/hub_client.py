@@ -92,6 +92,22 @@ class Platform(TypedDict):
     secret: NotRequired[str]
 
 
+class Invite(TypedDict):
+    """An invitation for a platform to register itself."""
+
+    id: int
+    name: str
+    created: str
+    expires: str
+
+
+class ToolKey(TypedDict):
+    """A key pair of this tool."""
+
+    kid: str
+    created: str
+
+
 class HubClient:
     """Calls the hub.
 
@@ -212,6 +228,28 @@ class HubClient:
         """
         status, platform = self._call("POST", "platforms", fields)
         return cast(Platform, platform), status == 201
+
+    def invite(self, name: str, days: int) -> tuple[Invite, str]:
+        """Invite a platform; the invitation and its token."""
+        answer = self._call("POST", "invites", {"name": name, "days": days})[1]
+        token = str(answer.pop("token"))
+        return cast(Invite, answer), token
+
+    def invites(self) -> list[Invite]:
+        """The invitations that are still good."""
+        return cast(list[Invite], self._call("GET", "invites")[1]["invites"])
+
+    def revoke_invite(self, invite_id: int) -> None:
+        """Take an invitation back."""
+        self._call("DELETE", f"invites/{invite_id}")
+
+    def tool_keys(self) -> list[ToolKey]:
+        """This tool's keys, the one that signs first."""
+        return cast(list[ToolKey], self._call("GET", "tool-keys")[1]["keys"])
+
+    def rotate_tool_key(self) -> ToolKey:
+        """A new key for this tool."""
+        return cast(ToolKey, self._call("POST", "tool-keys")[1])
 
     def remove_platform(self, platform_id: int) -> None:
         """Believe no launch from a platform any more; its people and courses stay."""

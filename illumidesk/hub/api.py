@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
+from datetime import timedelta
 from typing import Any, cast
 
 from jupyterhub.apihandlers.base import APIHandler
@@ -17,7 +18,7 @@ from tornado import web
 from illumidesk import __version__, names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.classroom import Classroom
-from illumidesk.registry import MEMBER_ROLES, Course, LTIVersion, MemberRole, Person, Platform
+from illumidesk.registry import MEMBER_ROLES, Course, Invite, LTIVersion, MemberRole, Person, Platform, ToolKey
 from illumidesk.registry.store import database_problem, iso, unknown_course, unknown_person, unknown_platform
 
 MANAGE_SCOPE = "custom:illumidesk:manage"
@@ -314,6 +315,57 @@ class PlatformHandler(ManagementHandler):
         self.answer({})
 
 
+class InvitesHandler(ManagementHandler):
+    """`invites`."""
+
+    async def get(self) -> None:
+        """Those that are still good."""
+        self.answer({"invites": [_invite_model(one) for one in self.classroom.registry.invites()]})
+
+    async def post(self) -> None:
+        """Make one. The answer alone shows its token."""
+        fields = self.body(name=str, days=int)
+        days = fields.get("days", 7)
+        if not 1 <= days <= 90:
+            raise IllumiDeskError("an invitation is good for 1 to 90 days")
+        invite, token = self.classroom.registry.add_invite(fields.get("name", ""), timedelta(days=days))
+        self.log.info("invitation %d for %r was made", invite.id, invite.name)
+        self.answer({**_invite_model(invite), "token": token}, 201)
+
+
+class InviteHandler(ManagementHandler):
+    """`invites/ID`."""
+
+    async def delete(self, invite_id: str) -> None:
+        """Take it back."""
+        if not (invite_id.isascii() and invite_id.isdigit() and len(invite_id) < 10):
+            raise IllumiDeskError(f"there is no invitation {invite_id}", status=404)
+        self.classroom.registry.revoke_invite(int(invite_id))
+        self.answer({})
+
+
+class ToolKeysHandler(ManagementHandler):
+    """`tool-keys`."""
+
+    async def get(self) -> None:
+        """Ids and times of this tool's keys, the one that signs first."""
+        self.answer({"keys": [_key_model(one) for one in await self.classroom.tool_keys()]})
+
+    async def post(self) -> None:
+        """A new key, which signs from now on."""
+        key = await self.classroom.rotate_tool_key()
+        self.log.info("the key %s signs from now on", key.kid)
+        self.answer(_key_model(key), 201)
+
+
+def _invite_model(invite: Invite) -> dict[str, Any]:
+    return {"id": invite.id, "name": invite.name, "created": iso(invite.created), "expires": iso(invite.expires)}
+
+
+def _key_model(key: ToolKey) -> dict[str, Any]:
+    return {"kid": key.kid, "created": iso(key.created)}
+
+
 class StatusHandler(ManagementHandler):
     """`status`."""
 
@@ -342,5 +394,8 @@ api_handlers = [
     (rf"/api/illumidesk/users/{_NAME}/stop", StopHandler),
     (r"/api/illumidesk/platforms", PlatformsHandler),
     (rf"/api/illumidesk/platforms/{_NAME}", PlatformHandler),
+    (r"/api/illumidesk/invites", InvitesHandler),
+    (rf"/api/illumidesk/invites/{_NAME}", InviteHandler),
+    (r"/api/illumidesk/tool-keys", ToolKeysHandler),
     (r"/api/illumidesk/status", StatusHandler),
 ]

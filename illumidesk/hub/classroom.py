@@ -58,6 +58,7 @@ class Classroom:
         self._course_locks: dict[str, asyncio.Lock] = {}
         self._grader_starts: dict[str, asyncio.Task[None]] = {}
         self._key_lock = asyncio.Lock()
+        self.registering = asyncio.Lock()
         #: What this hub has finished on the host since it started: courses, and who is what in them.
         self._ready_courses: set[str] = set()
         self._enrolled: dict[tuple[str, str], MemberRole] = {}

@@ -8,8 +8,9 @@ from typing import Any
 from illumidesk.authenticators import LocalAuthenticator
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.api import MANAGE_SCOPE, api_handlers
-from illumidesk.hub.launches import lti_handlers
+from illumidesk.hub.launches import Pending, launch_handlers
 from illumidesk.hub.pages import page_handlers
+from illumidesk.hub.registration import registration_handlers
 from illumidesk.paths import Paths, data, socket_url
 from illumidesk.settings import Settings, load
 from illumidesk.spawners import IllumiDeskRoleSystemdSpawner
@@ -81,7 +82,13 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
         }
     ]
     c.JupyterHub.template_paths = [str(data("config", "templates"))]
-    c.JupyterHub.extra_handlers = [*page_handlers, *api_handlers, *lti_handlers()]
+    shared = {"pending": Pending()}
+    c.JupyterHub.extra_handlers = [
+        *page_handlers,
+        *api_handlers,
+        *launch_handlers(shared),
+        *registration_handlers(shared),
+    ]
 
 
 def _secret(name: str) -> str:

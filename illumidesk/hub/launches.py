@@ -71,6 +71,8 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
         """What all launches of this hub share."""
         self.classroom: Classroom = self.settings["classroom"]
         self.pending = pending
+        #: Whose pages may frame the answer, besides those of registered platforms.
+        self.framed_by: set[str] = set()
         self._body = bytearray()
 
     # The request
@@ -159,9 +161,9 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
             launch.platform_id,
             "for deep linking" if launch.deep_linking else urlsplit(launch.next_url).path or "to the start page",
         )
-        origins = {_origin(launch.return_url)}
+        origins = {origin_of(launch.return_url)}
         if launch.version == "1.1":
-            origins.add(_origin(self.request.headers.get("Origin", "")))
+            origins.add(origin_of(self.request.headers.get("Origin", "")))
         self.classroom.registry.learn_origins(launch.platform_id, origins - {""})
         ticket = Ticket(authenticated["name"], launch.next_url)
         if self.in_a_window():
@@ -180,8 +182,8 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
 
     async def show(self, template: str, **values: Any) -> None:
         """Finish with a page that registered platforms may frame, and nobody keeps."""
-        origins = sorted({origin for one in self.classroom.registry.platforms() for origin in frame_origins(one)})
-        policy = ["frame-ancestors", "'self'", *origins]
+        origins = {origin for one in self.classroom.registry.platforms() for origin in frame_origins(one)}
+        policy = ["frame-ancestors", "'self'", *sorted((origins | self.framed_by) - {""})]
         self.set_header("Content-Security-Policy", f"{' '.join(policy)}; report-uri {self.csp_report_uri}")
         self.set_header("Cache-Control", "no-store")
         # Not no-referrer: with it browsers send our own forms without an origin, see check_own_page.
@@ -214,14 +216,14 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
 
 def frame_origins(platform: Platform) -> set[str]:
     """Where a platform's pages are, as far as it is known."""
-    return {*(_origin(url) for url in (platform.issuer, platform.auth_url)), *platform.origins} - {""}
+    return {*(origin_of(url) for url in (platform.issuer, platform.auth_url)), *platform.origins} - {""}
 
 
 #: Where http is as good as https, since nothing leaves the machine.
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 
-def _origin(url: str) -> str:
+def origin_of(url: str) -> str:
     """The origin of an https address, or of one on the browser's own machine; "" of anything else."""
     try:
         parts = urlsplit(url)
@@ -380,7 +382,7 @@ class LTI13LaunchHandler(LTI13Handler):
 
 def _storage(target: str, platform: Platform, state: str) -> dict[str, str]:
     """Where the platform's page keeps the proof (LTI Platform Storage 0.1 and LTI Client Side postMessages 0.1)."""
-    return {"target": target[:255], "origin": _origin(platform.auth_url), "key": f"illumidesk_{state}"}
+    return {"target": target[:255], "origin": origin_of(platform.auth_url), "key": f"illumidesk_{state}"}
 
 
 class JwksHandler(BaseHandler):  # type: ignore[misc]
@@ -416,9 +418,8 @@ class WindowHandler(LTIHandler):
         await self.go(ticket)
 
 
-def lti_handlers() -> list[tuple[Any, ...]]:
-    """The addresses of launches, for one hub."""
-    shared = {"pending": Pending()}
+def launch_handlers(shared: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The addresses of launches; `shared` is what all LTI handlers of a hub share."""
     return [
         (r"/lti11/launch", LTI11LaunchHandler, shared),
         (r"/lti13/login", LTI13LoginHandler, shared),

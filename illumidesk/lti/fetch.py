@@ -37,19 +37,39 @@ async def get_json(url: str, *, loopback: bool = False) -> Any:
     Raises:
         FetchError: where it cannot be had.
     """
+    return await _request("GET", url, loopback=loopback)
+
+
+async def post_json(url: str, body: Any, *, token: str = "", loopback: bool = False) -> Any:
+    """The JSON with which `url` answers a JSON body; otherwise as `get_json`.
+
+    Args:
+        url: an https address.
+        body: what is sent.
+        token: a bearer token, where one is needed.
+        loopback: as in `get_json`.
+
+    Raises:
+        FetchError: where it is not answered, or with an error.
+    """
+    return await _request("POST", url, loopback=loopback, body=body, token=token)
+
+
+async def _request(method: str, url: str, *, loopback: bool, body: Any = None, token: str = "") -> Any:
     check_url(url, loopback=loopback)
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     connector = aiohttp.TCPConnector(resolver=_Resolver(loopback), force_close=True)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
-            session.get(
-                url, allow_redirects=False, headers={"Accept": "application/json", "Accept-Encoding": "identity"}
-            ) as answer,
+            session.request(method, url, allow_redirects=False, headers=headers, json=body) as answer,
         ):
-            if answer.status != 200:
-                raise FetchError(f"the answer is {answer.status}")
-            body = await _limited(answer)
+            text = await _limited(answer)
+            if answer.status not in (200, 201):
+                raise FetchError(f"the answer is {answer.status}{_reason(text)}")
     except FetchError:
         raise
     except TimeoutError:
@@ -57,9 +77,19 @@ async def get_json(url: str, *, loopback: bool = False) -> Any:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise FetchError(str(error)[:200] or type(error).__name__) from None
     try:
-        return json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise FetchError("the answer is no JSON") from None
+
+
+def _reason(body: bytes) -> str:
+    """What an error answer says of itself (RFC 7591, section 3.2.2), if anything."""
+    try:
+        said = json.loads(body)
+        text = str(said.get("error_description") or said.get("error") or "")
+    except (ValueError, RecursionError, AttributeError):
+        return ""
+    return f": {text[:200]}" if text else ""
 
 
 def check_url(url: str, *, loopback: bool) -> None:

@@ -151,11 +151,30 @@ class ToolKey(Base):
     """A key pair of this tool. The newest signs; older ones are still shown to platforms."""
 
     __tablename__ = "tool_keys"
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
-    kid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kid: Mapped[str] = mapped_column(String(64))
     #: PEM (PKCS #8), a secret.
     private: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime] = mapped_column(DateTime, default=now)
+
+
+class Invite(Base):
+    """A one-time invitation for a platform to register itself."""
+
+    __tablename__ = "invites"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: SHA-256 of the token, which is kept nowhere.
+    digest: Mapped[str] = mapped_column(String(64), unique=True, index=True)
+    #: What the platform will be called.
+    name: Mapped[str] = mapped_column(String(64))
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+    expires: Mapped[datetime] = mapped_column(DateTime)
+    #: The platform that came with it; until then it is good.
+    platform_id: Mapped[int | None] = mapped_column(ForeignKey("platforms.id"))
 
 
 class Nonce(Base):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ from illumidesk.registry.models import (
     Context,
     Course,
     Identity,
+    Invite,
     LTIVersion,
     MemberRole,
     Membership,
@@ -406,12 +408,68 @@ class Registry:
             if platform is not None and fresh:
                 platform.origins = [*platform.origins, *fresh][-MAX_ORIGINS:]
 
+    # Invitations for platforms
+
+    def add_invite(self, name: str, lifetime: timedelta) -> tuple[Invite, str]:
+        """Make an invitation.
+
+        Args:
+            name: what the platform will be called.
+            lifetime: until when it is good.
+
+        Returns:
+            the invitation and its token, which is kept nowhere.
+
+        Raises:
+            IllumiDeskError: where the name cannot be a platform's.
+        """
+        token = secrets.token_urlsafe(32)
+        invite = Invite(digest=_digest(token), name=_platform_name(name), expires=now() + lifetime)
+        with self._session() as session:
+            session.add(invite)
+        return invite, token
+
+    def invite(self, token: str) -> Invite | None:
+        """The invitation with that token, while it is good."""
+        query = select(Invite).where(
+            Invite.digest == _digest(token), Invite.platform_id.is_(None), Invite.expires > now()
+        )
+        with self._session() as session:
+            return session.scalar(query)
+
+    def invites(self) -> list[Invite]:
+        """Those that are still good, the oldest first."""
+        query = select(Invite).where(Invite.platform_id.is_(None), Invite.expires > now()).order_by(Invite.id)
+        with self._session() as session:
+            return list(session.scalars(query))
+
+    def use_invite(self, invite_id: int, platform_id: int) -> None:
+        """The invitation has brought that platform, and is good no more."""
+        with self._session() as session:
+            invite = session.get(Invite, invite_id)
+            if invite is not None:
+                invite.platform_id = platform_id
+
+    def revoke_invite(self, invite_id: int) -> None:
+        """Take an invitation back.
+
+        Raises:
+            IllumiDeskError: where there is none.
+        """
+        with self._session() as session:
+            invite = session.get(Invite, invite_id)
+            if invite is None or invite.platform_id is not None:
+                raise IllumiDeskError(
+                    f"there is no invitation {invite_id}", hint="`illumidesk lti invites` lists them", status=404
+                )
+            session.delete(invite)
+
     # Keys of this tool
 
     def tool_keys(self) -> list[ToolKey]:
         """The key pairs that platforms may still meet, the one that signs first."""
         with self._session() as session:
-            keys = list(session.scalars(select(ToolKey).order_by(ToolKey.created.desc(), ToolKey.kid)))
+            keys = list(session.scalars(select(ToolKey).order_by(ToolKey.id.desc())))
             return keys[:1] + [key for newer, key in pairwise(keys) if newer.created > now() - KEY_OVERLAP]
 
     def add_tool_key(self, kid: str, private: str) -> None:
@@ -547,7 +605,7 @@ class Registry:
         Raises:
             IllumiDeskError: where the platform sends more launches than anybody can mean.
         """
-        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = _digest(value)
         with self._writing() as session:
             if session.get(Nonce, (platform_id, digest)) is not None:
                 return False
@@ -698,11 +756,7 @@ def _platform_fields(
     Raises:
         IllumiDeskError: for the first thing that is missing or wrong.
     """
-    name = name.strip()
-    if not name or len(name) > 64 or not name.isprintable() or name.isdigit():
-        raise IllumiDeskError(
-            f"{name[:80]!r} is not a valid name of a platform", hint="use one line of up to 64 characters, no number"
-        )
+    name = _platform_name(name)
     if version not in get_args(LTIVersion):
         raise IllumiDeskError(f"{version!r} is not a version of LTI", hint="use 1.1 or 1.3")
     own = _PLATFORM_FIELDS[version]
@@ -727,6 +781,19 @@ def _platform_fields(
     else:
         _check_deployments(deployments)
     return {"name": name, "version": version, "deployments": deployments, **fields}
+
+
+def _platform_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 64 or not name.isprintable() or name.isdigit():
+        raise IllumiDeskError(
+            f"{name[:80]!r} is not a valid name of a platform", hint="use one line of up to 64 characters, no number"
+        )
+    return name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _check_deployments(deployments: list[str]) -> None:

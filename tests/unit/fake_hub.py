@@ -23,6 +23,8 @@ class FakeHub:
         self.people: dict[str, dict[str, Any]] = {}
         self.courses: dict[str, dict[str, Any]] = {}
         self.platforms: dict[int, dict[str, Any]] = {}
+        self.invites: dict[int, dict[str, Any]] = {}
+        self.keys: list[dict[str, Any]] = [{"kid": "key-1", "created": CREATED}]
         self.calls: list[tuple[str, str, Any]] = []
         self.broken: dict[str, tuple[int, bytes]] = {}
         self.healthy = True
@@ -194,6 +196,23 @@ def _delete_platform(hub: FakeHub, body: Any, number: str) -> tuple[int, Any]:
     return 200, {}
 
 
+def _post_invite(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    number = len(hub.invites) + 1
+    hub.invites[number] = {"id": number, "name": body["name"], "created": CREATED, "expires": CREATED}
+    return 201, {**hub.invites[number], "token": "made-by-the-hub-0123456789"}
+
+
+def _delete_invite(hub: FakeHub, body: Any, number: str) -> tuple[int, Any]:
+    if hub.invites.pop(int(number), None) is None:
+        return _error(404, f"there is no invitation {number}", "")
+    return 200, {}
+
+
+def _post_key(hub: FakeHub, body: Any) -> tuple[int, Any]:
+    hub.keys.insert(0, {"kid": f"key-{len(hub.keys) + 1}", "created": CREATED})
+    return 201, hub.keys[0]
+
+
 def _status(hub: FakeHub, body: Any) -> tuple[int, Any]:
     online = sum(person["server"]["active"] for person in hub.people.values())
     return 200, {
@@ -223,6 +242,11 @@ _ROUTES = [
     (f"POST {_API}/platforms", _post_platform),
     (f"GET {_API}/platforms/([^/]+)", _one_platform),
     (f"DELETE {_API}/platforms/([^/]+)", _delete_platform),
+    (f"GET {_API}/invites", lambda hub, body: (200, {"invites": list(hub.invites.values())})),
+    (f"POST {_API}/invites", _post_invite),
+    (f"DELETE {_API}/invites/([^/]+)", _delete_invite),
+    (f"GET {_API}/tool-keys", lambda hub, body: (200, {"keys": hub.keys})),
+    (f"POST {_API}/tool-keys", _post_key),
     (f"GET {_API}/status", _status),
 ]
 

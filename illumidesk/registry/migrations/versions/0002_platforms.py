@@ -76,10 +76,12 @@ def upgrade() -> None:
     op.create_index("ix_nonces_expires", "nonces", ["expires"])
     op.create_table(
         "tool_keys",
+        sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("kid", sa.String(64), nullable=False),
         sa.Column("private", sa.Text(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("kid", name="pk_tool_keys"),
+        sa.PrimaryKeyConstraint("id", name="pk_tool_keys"),
+        sqlite_autoincrement=True,
     )
 
 
