@@ -230,3 +230,34 @@ def test_the_command_fails_where_a_check_fails(illumidesk: Run, hub: FakeHub) ->
     assert "FAILED  the address for people is known" in result.out
     assert "1 of 2 checks failed" in result.err
     assert [one["ok"] for one in illumidesk("lti", "platform", "test", "ours", "--json").json()] == [True, False]
+
+
+def test_an_invitation_is_an_address(illumidesk: Run, hub: FakeHub, public_url: str) -> None:  # noqa: F811
+    made = illumidesk("lti", "invite", "Campus")
+    assert made.code == 0
+    assert f"{public_url}/hub/lti13/register?invite=made-by-the-hub-0123456789" in made.out
+    assert hub.calls[-1][2] == {"name": "Campus", "days": 7}
+    assert illumidesk("lti", "invite", "Other", "--days", "1", "--json").json()["url"].startswith(public_url)
+    listed = illumidesk("lti", "invites")
+    assert "Campus" in listed.out
+    assert "made-by-the-hub" not in listed.out
+    assert illumidesk("lti", "invite", "--revoke", "1").code == 0
+    assert [one["name"] for one in illumidesk("lti", "invites", "--json").json()] == ["Other"]
+    again = illumidesk("lti", "invite", "--revoke", "1")
+    assert again.code == 1
+    assert "no invitation 1" in again.err
+
+
+def test_an_invitation_needs_a_name_and_an_address(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    assert illumidesk("lti", "invite").code == 2
+    refused = illumidesk("lti", "invite", "Campus")
+    assert refused.code == 1
+    assert "public_url" in refused.err
+    assert hub.invites == {}
+
+
+def test_keys_are_listed_and_rotated(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    assert [one["kid"] for one in illumidesk("lti", "keys", "--json").json()] == ["key-1"]
+    rotated = illumidesk("lti", "keys", "--rotate")
+    assert rotated.code == 0
+    assert rotated.out.index("key-2") < rotated.out.index("key-1")
