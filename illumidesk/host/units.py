@@ -110,7 +110,9 @@ def check_port(settings: Settings, paths: Paths) -> None:
             return  # the proxy itself has it
     ports = public_ports(settings)
     if len(set(ports)) < len(ports):
-        raise IllumiDeskError(f"proxy.http_port and https.port are both {ports[0]}", hint="HTTPS needs a port of its own")
+        raise IllumiDeskError(
+            f"proxy.http_port and https.port are both {ports[0]}", hint="HTTPS needs a port of its own"
+        )
     for port in ports:
         _check_port(settings.proxy.bind, port, paths)
 
@@ -139,7 +141,8 @@ def listener(port: int) -> str:
     """Who listens on a TCP port, as ` (nginx, process 123)`; nothing where that cannot be seen."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listens and connection.laddr[1] == port and connection.pid:
                 return f" ({psutil.Process(connection.pid).name()}, process {connection.pid})"
     return ""
 
