@@ -141,8 +141,8 @@ def listener(port: int) -> str:
     """Who listens on a TCP port, as ` (nginx, process 123)`; nothing where that cannot be seen."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-            if listens and connection.laddr[1] == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.pid
+            if listens and getattr(connection.laddr, "port", None) == port:
                 return f" ({psutil.Process(connection.pid).name()}, process {connection.pid})"
     return ""
 
