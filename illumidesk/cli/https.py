@@ -143,7 +143,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(3)
 
 
-@https.command("renewed", hidden=True)
+@https.command("renewed", hidden=True)  # certbot's, not a person's
 def renewed() -> None:
     """Take over a certificate that certbot has renewed: its hook calls this, with RENEWED_LINEAGE."""
     from illumidesk.host import https as host
