@@ -273,9 +273,7 @@ def wait_until_ready(
         time.sleep(0.25)
     if not hub:
         raise units.unit_failed(units.HUB, progress, f"the hub does not answer after {timeout:.0f} seconds")
-    raise units.unit_failed(
-        units.PROXY, progress, f"the hub does not answer through port {port} of {local}"
-    )
+    raise units.unit_failed(units.PROXY, progress, f"the hub does not answer through port {port} of {local}")
 
 
 def site_answers(address: str, port: int, *, tls: bool = False, timeout: float = 5.0) -> bool:
