@@ -67,6 +67,16 @@ class Paths:
         return self.secrets / "proxy.env"
 
     @property
+    def tls(self) -> Path:
+        """Certificates and their keys (0750, root and the proxy's group); `current` is a link to the pair in use."""
+        return self.etc / "tls"
+
+    @property
+    def certbot(self) -> Path:
+        """certbot's own folder: accounts, certificates, hooks."""
+        return self.root / "etc/letsencrypt"
+
+    @property
     def hub_config(self) -> Path:
         """JupyterHub's own configuration, thin; the escape hatch is `jupyterhub_config.d` beside it."""
         return self.root / "etc/jupyterhub/jupyterhub_config.py"
@@ -163,6 +173,11 @@ class Paths:
     def proxy_api_socket(self) -> Path:
         """The proxy's API (0660, the proxy and the hub)."""
         return self.run / "proxy/api.sock"
+
+    @property
+    def challenges(self) -> Path:
+        """The web root of a certificate authority's challenges, which the proxy answers from (0755, root)."""
+        return self.run / "acme"
 
     @property
     def unit_environments(self) -> Path:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 import io
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,6 +24,9 @@ from illumidesk.errors import IllumiDeskError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+)\s*(s|m|h|d)?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_PUBLIC_URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^/:\[\]]+)(?::(\d{1,5}))?/?")
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DURATION_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -44,31 +47,52 @@ def parse_duration(value: object) -> int:
     return int(match[1]) * _DURATION_UNITS[match[2]]
 
 
-def check_public_url(value: str) -> str:
-    """`https://host[:port]` without a slash at the end, or nothing."""
-    url = value.strip().rstrip("/")
-    problem = "give the address that people type, such as https://jupyter.example.edu, without a path"
+def check_host(value: object) -> str:
+    """A host as browsers name it, in lower case: a DNS name or an address; empty stays empty."""
+    text = str(value).strip().lower().rstrip(".")
+    if not text:
+        return ""
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        return str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError(problem) from None
-    if url and (
-        parts.scheme not in ("https", "http")
-        or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
-        or not parts.hostname
-        or port == 0
-        or url != f"{url.partition(':')[0]}://{parts.netloc}"
-    ):
-        raise ValueError(problem)
-    return url.lower()
+        pass
+    if not _HOST.fullmatch(text) or text.rsplit(".", 1)[-1].isdigit():
+        raise ValueError("give a name such as class.example.org (one with other letters as its xn-- form)")
+    return text
+
+
+def check_public_url(value: object) -> str:
+    """The address in a browser, `https://HOST[:PORT]`, without a slash at its end; empty stays empty."""
+    text = str(value).strip().lower()
+    if not text:
+        return ""
+    match = _PUBLIC_URL.fullmatch(text)
+    if match is None or not 1 <= int(match[3] or 1) <= 65535:
+        raise ValueError("give an address such as https://class.example.org, without a path")
+    # Without the scheme's own port, as browsers write it.
+    port = "" if match[3] in (None, {"https": "443", "http": "80"}[match[1]]) else f":{match[3]}"
+    return f"{match[1]}://{in_url(check_host(match[2].strip('[]')))}{port}"
+
+
+def check_network(value: object) -> str:
+    """An address, or a network such as 10.0.0.0/8, always with its prefix length."""
+    try:
+        return str(ipaddress.ip_network(str(value).strip(), strict=False))
+    except ValueError:
+        raise ValueError("give addresses or networks such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
+def in_url(host: str) -> str:
+    """`host` as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=0)]
+Host = Annotated[str, BeforeValidator(check_host)]
+PublicUrl = Annotated[str, BeforeValidator(check_public_url)]
+Network = Annotated[str, BeforeValidator(check_network)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
-
-PublicURL = Annotated[str, AfterValidator(check_public_url)]
 
 #: What somebody may be in a course.
 CourseRole = Literal["student", "ta", "instructor"]
@@ -99,6 +123,18 @@ class Proxy(_Section):
     http_port: int = Field(80, ge=1, le=65535)
     #: Address to listen on; empty means every address.
     bind: str = ""
+    #: Reverse proxies in front, whose word about visitors is believed.
+    trusted: tuple[Network, ...] = ()
+
+
+class Https(_Section):
+    """HTTPS at the proxy itself, with the certificate in /etc/illumidesk/tls."""
+
+    #: The name that people type, which the certificate names, too. Empty: no HTTPS.
+    domain: Host = ""
+    port: int = Field(443, ge=1, le=65535)
+    #: How long browsers insist on HTTPS after a visit (seconds; 0 means not at all).
+    hsts: Duration = 180 * 86400
 
 
 class LocalSignIn(_Section):
@@ -200,9 +236,10 @@ class Idle(_Section):
 class Settings(_Section):
     """The whole file."""
 
-    #: `https://host` as people see it, for signatures and addresses; empty: as the request says.
-    public_url: PublicURL = ""
+    #: Where people go, when it is not what `https` and this machine's name say.
+    public_url: PublicUrl = ""
     proxy: Proxy = Proxy()
+    https: Https = Https()
     sign_in: SignIn = SignIn()
     limits: Limits = Limits()
     class_limits: ClassLimits = ClassLimits()
@@ -210,8 +247,15 @@ class Settings(_Section):
     idle: Idle = Idle()
 
     def public_address(self) -> str:
-        """`https://host[:port]` as people see it; "" where no setting says it."""
-        return self.public_url
+        """Where people go, as `https://HOST[:PORT]` without a slash at its end; empty where the settings do not say.
+
+        `public_url` where it is set, else what `https` says. It is what signatures and links are made of, so it is
+        never guessed.
+        """
+        if self.public_url or not self.https.domain:
+            return self.public_url
+        port = "" if self.https.port == 443 else f":{self.https.port}"
+        return f"https://{in_url(self.https.domain)}{port}"
 
     def role(self, name: RoleName) -> Role:
         """The settings of a role."""

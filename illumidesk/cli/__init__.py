@@ -16,6 +16,7 @@ from illumidesk.cli.base import Group, complain
 from illumidesk.cli.config import config
 from illumidesk.cli.course import course
 from illumidesk.cli.enroll import enroll, unenroll
+from illumidesk.cli.https import https
 from illumidesk.cli.logs import logs
 from illumidesk.cli.lti import lti
 from illumidesk.cli.status import status
@@ -37,7 +38,7 @@ def app() -> None:
     """Manage this machine's classroom: people, courses, settings and services."""
 
 
-for command in (status, config, course, user, enroll, unenroll, lti, logs, uninstall, version):
+for command in (status, config, course, user, enroll, unenroll, lti, https, logs, uninstall, version):
     app.add_command(command)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.host.certificates import ensure_tls_folder
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths
 
@@ -49,6 +50,7 @@ def ensure_folders(paths: Paths) -> None:
         give(paths.hub_state, hub.pw_uid, hub.pw_gid)
     if paths.config_file.exists():
         os.chown(paths.config_file, 0, hub.pw_gid)
+    ensure_tls_folder(paths)
 
 
 def foreign_account(name: str) -> bool:

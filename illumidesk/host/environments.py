@@ -356,11 +356,15 @@ def use_wheel(kept: Path, paths: Paths) -> None:
 
 
 @contextmanager
-def lock(paths: Paths) -> Iterator[None]:
+def lock(paths: Paths, *, wait: bool = False) -> Iterator[None]:
     """One installation at a time; install.sh may hold the lock for us.
 
+    Args:
+        paths: the layout.
+        wait: whether to wait for another one to end.
+
     Raises:
-        IllumiDeskError: where another one is running.
+        IllumiDeskError: where another one is running, and this does not wait.
     """
     if os.environ.get("ILLUMIDESK_INSTALL_LOCKED"):
         yield
@@ -368,7 +372,7 @@ def lock(paths: Paths) -> Iterator[None]:
     file = paths.root / "run/lock/illumidesk-install.lock"
     with file.open("w") as opened:
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise IllumiDeskError("another installation is running", hint="wait for it to end", status=409) from None
         yield

@@ -6,6 +6,7 @@ import grp
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from illumidesk import __version__, names, settings
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host import settings_file, units
 from illumidesk.host.accounts import ensure_accounts, ensure_folders, foreign_account
+from illumidesk.host.certificates import check_stored
 from illumidesk.host.conffiles import ensure_conffile
 from illumidesk.host.environments import ensure_environment, lock, remove_old_builds, users_environment
 from illumidesk.host.hub_client import HubClient
@@ -120,6 +122,7 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
         if options.http_port is not None:
             ensure_http_port(options.http_port, paths)
         current = settings.load(paths.config_file)
+        check_stored(current.https.domain, paths)
     for name in environment_names(paths):
         with progress.step(f"The users' environment {name}"):
             ensure_users_environment(name, paths, progress, refresh=options.refresh)
@@ -168,6 +171,7 @@ def apply_settings(paths: Paths | None = None, progress: Progress | None = None)
     paths = paths or Paths()
     progress = progress or Progress()
     current = settings.load(paths.config_file)
+    check_stored(current.https.domain, paths)
     units.check_port(current, paths)
     with lock(paths):
         if _apply(current, paths):
@@ -258,23 +262,29 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + timeout
     local = current.proxy.bind or "127.0.0.1"
+    tls = bool(current.https.domain)
+    port = current.https.port if tls else current.proxy.http_port
     while True:
         hub = HubClient(paths.hub_socket).answers()
-        if hub and site_answers(local, current.proxy.http_port):
+        if hub and site_answers(local, port, tls=tls):
             return
         if time.monotonic() > deadline:
             break
         time.sleep(0.25)
     if not hub:
         raise units.unit_failed(units.HUB, progress, f"the hub does not answer after {timeout:.0f} seconds")
-    raise units.unit_failed(
-        units.PROXY, progress, f"the hub does not answer through port {current.proxy.http_port} of {local}"
-    )
+    raise units.unit_failed(units.PROXY, progress, f"the hub does not answer through port {port} of {local}")
 
 
-def site_answers(address: str, port: int, *, timeout: float = 5.0) -> bool:
+def site_answers(address: str, port: int, *, tls: bool = False, timeout: float = 5.0) -> bool:
     """Whether the hub answers through the proxy, on the public port."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    if tls:
+        # By its address, which no certificate names; whom we ask is clear.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(address, port, timeout=timeout, context=context)
     try:
         connection.request("GET", "/hub/health")
         return connection.getresponse().status == 200
@@ -341,7 +351,10 @@ def _ensure_course(hub: HubClient, course_id: str, title: str, instructor: str) 
 
 
 def address(current: settings.Settings) -> str:
-    """Where people go: this machine's full name where it has one, else the address it reaches the world from."""
+    """Where people go: what the settings say, else this machine's full name, else its address on the way out."""
+    said = current.public_address()
+    if said:
+        return said
     host = current.proxy.bind or _full_name() or _own_address()
     if ":" in host:
         host = f"[{host}]"

@@ -28,8 +28,8 @@ _LAYOUT = 1
 def ensure_proxy(paths: Paths, progress: Progress, *, refresh: bool = False) -> bool:
     """Have `/opt/illumidesk/proxy` point to a complete build of the proxy.
 
-    It holds `node/bin/node`, `node_modules/configurable-http-proxy`, `keep-alive.mjs` and `pages` (what the proxy
-    shows when the hub or a server does not answer).
+    It holds `node/bin/node`, `node_modules/configurable-http-proxy`, what is loaded before it (`keep-alive.mjs`,
+    `public-port.mjs`) and `pages` (what the proxy shows when the hub or a server does not answer).
 
     Returns:
         Whether the link was swapped.
@@ -90,4 +90,5 @@ def _build(build: Path, paths: Paths, progress: Progress) -> None:
         cwd=build,
     )
     shutil.copytree(data("config", "proxy", "pages"), build / "pages")
-    shutil.copyfile(data("config", "proxy", "keep-alive.mjs"), build / "keep-alive.mjs")
+    for module in data("config", "proxy").glob("*.mjs"):
+        shutil.copyfile(module, build / module.name)

@@ -17,6 +17,7 @@ from illumidesk.host import units
 from illumidesk.host.accounts import give
 from illumidesk.host.conffiles import remove_conffile
 from illumidesk.host.environments import lock
+from illumidesk.host.https import forget_certbot
 from illumidesk.host.ssh import remove_ssh_rule
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths
@@ -45,6 +46,8 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
                 _remove_people(paths, progress)
                 remove_ssh_rule(paths, progress)
                 _remove_data(paths)
+        with progress.step("Ending the certificate's renewal"):
+            forget_certbot(paths, progress)
         with progress.step("Removing service accounts"):
             _remove_service_accounts(paths, progress, purge=purge)
         with progress.step("Removing programs"):
@@ -119,6 +122,8 @@ def _remove_service_accounts(paths: Paths, progress: Progress, *, purge: bool) -
             give(paths.hub_state, 0, 0)
         if paths.config_file.exists():
             os.chown(paths.config_file, 0, 0)
+        if paths.tls.exists():
+            give(paths.tls, 0, 0)
     for name in (names.HUB_ACCOUNT, names.PROXY_ACCOUNT):
         with contextlib.suppress(KeyError):
             pwd.getpwnam(name)

@@ -10,9 +10,11 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host.conffiles import write_file
@@ -70,10 +72,30 @@ def drop_ins(settings: Settings) -> dict[str, str]:
             f"proxy.bind cannot be {address!r}: it is no address", hint="leave it empty to listen on every address"
         )
     return {
-        PROXY: f"{head}[Service]\nEnvironment=ILLUMIDESK_PROXY_ADDRESS={address}"
-        f" ILLUMIDESK_PROXY_PORT={settings.proxy.http_port}\n",
+        PROXY: f"{head}[Service]\n" + "".join(f"{line}\n" for line in _proxy_variables(settings)),
         "illumidesk-users.slice": f"{head}[Slice]\nMemoryMax={settings.class_limits.memory_percent}%\n",
     }
+
+
+def _proxy_variables(settings: Settings) -> Iterator[str]:
+    """What the unit passes to configurable-http-proxy and to config/proxy/public-port.mjs."""
+    port = settings.https.port if settings.https.domain else settings.proxy.http_port
+    yield f"Environment=ILLUMIDESK_PROXY_ADDRESS={settings.proxy.bind} ILLUMIDESK_PROXY_PORT={port}"
+    if settings.https.domain:
+        # The places in the unit's own view, whatever the root of `paths` is.
+        pair = Paths().tls / "current"
+        yield f'Environment="ILLUMIDESK_PROXY_TLS=--ssl-key={pair / "key.pem"} --ssl-cert={pair / "fullchain.pem"}"'
+        yield f"Environment=ILLUMIDESK_PROXY_PLAIN_PORT={settings.proxy.http_port}"
+        yield f"Environment=ILLUMIDESK_PROXY_REDIRECT={settings.public_address()}"
+    if settings.https.hsts and settings.public_address().startswith("https:"):
+        yield f"Environment=ILLUMIDESK_PROXY_HSTS={settings.https.hsts}"
+    if settings.proxy.trusted:
+        yield f'Environment="ILLUMIDESK_PROXY_TRUSTED={" ".join(settings.proxy.trusted)}"'
+
+
+def public_ports(settings: Settings) -> list[int]:
+    """The ports that the proxy listens on, by the settings."""
+    return [settings.proxy.http_port, *([settings.https.port] if settings.https.domain else [])]
 
 
 def check_port(settings: Settings, paths: Paths) -> None:
@@ -86,16 +108,27 @@ def check_port(settings: Settings, paths: Paths) -> None:
     with contextlib.suppress(OSError):
         if _drop_in(paths, PROXY).read_bytes() == wanted:
             return  # the proxy itself has it
-    address, port = settings.proxy.bind, settings.proxy.http_port
+    ports = public_ports(settings)
+    if len(set(ports)) < len(ports):
+        raise IllumiDeskError(
+            f"proxy.http_port and https.port are both {ports[0]}", hint="HTTPS needs a port of its own"
+        )
+    for port in ports:
+        _check_port(settings.proxy.bind, port, paths)
+
+
+def _check_port(address: str, port: int, paths: Paths) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and _held_port(paths) != port:
+            if error.errno == errno.EADDRINUSE and port not in _held_ports(paths):
                 raise IllumiDeskError(
-                    f"port {port} is taken by another program", hint=f"ss -ltnp 'sport = :{port}' shows it", status=409
+                    f"port {port} is taken by another program{listener(port)}",
+                    hint=f"ss -ltnp 'sport = :{port}' shows it; stop it, or choose another port",
+                    status=409,
                 ) from None
             if error.errno != errno.EADDRINUSE:
                 raise IllumiDeskError(
@@ -104,13 +137,23 @@ def check_port(settings: Settings, paths: Paths) -> None:
                 ) from None
 
 
-def _held_port(paths: Paths) -> int | None:
-    """The port that the proxy listens on by now."""
+def listener(port: int) -> str:
+    """Who listens on a TCP port, as ` (nginx, process 123)`; nothing where that cannot be seen."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.pid
+            if listens and getattr(connection.laddr, "port", None) == port:
+                return f" ({psutil.Process(connection.pid).name()}, process {connection.pid})"
+    return ""
+
+
+def _held_ports(paths: Paths) -> list[int]:
+    """The ports that the proxy listens on by now."""
     try:
-        found = re.search(r"ILLUMIDESK_PROXY_PORT=(\d+)", _drop_in(paths, PROXY).read_text("utf-8"))
+        text = _drop_in(paths, PROXY).read_text("utf-8")
     except OSError:
-        return None
-    return int(found[1]) if found else None
+        return []
+    return [int(port) for port in re.findall(r"ILLUMIDESK_PROXY_(?:PLAIN_)?PORT=(\d+)", text)]
 
 
 def _drop_in(paths: Paths, unit: str) -> Path:

@@ -12,7 +12,7 @@ from illumidesk.hub.launches import Pending, launch_handlers
 from illumidesk.hub.pages import page_handlers
 from illumidesk.hub.registration import registration_handlers
 from illumidesk.paths import Paths, data, socket_url
-from illumidesk.settings import Settings, load
+from illumidesk.settings import Settings, in_url, load
 from illumidesk.spawners import IllumiDeskRoleSystemdSpawner
 
 
@@ -32,7 +32,15 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     hub_url = socket_url(paths.hub_socket)
 
     address = settings.proxy.bind or "0.0.0.0"  # noqa: S104 -- the proxy's, for JupyterHub to know
-    c.JupyterHub.bind_url = f"http://{f'[{address}]' if ':' in address else address}:{settings.proxy.http_port}"
+    scheme, port = ("https", settings.https.port) if settings.https.domain else ("http", settings.proxy.http_port)
+    c.JupyterHub.bind_url = f"{scheme}://{in_url(address)}:{port}"
+    public = settings.public_address()
+    if public:
+        c.JupyterHub.public_url = f"{public}/"
+    if public.startswith("https:"):
+        # Every cookie, those of people's servers too. Not the prefix __Host-: it would send the hub's own cookie to
+        # everybody's server, since all are on one address.
+        c.JupyterHub.tornado_settings = {"cookie_options": {"secure": True}}
     c.JupyterHub.hub_bind_url = hub_url
     c.JupyterHub.hub_connect_url = hub_url
     # Everybody's server talks to the hub, each with its own token: the same surface that the public port has.

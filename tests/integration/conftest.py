@@ -67,6 +67,7 @@ class Stack:
             "proxy": [
                 str(node / "node/bin/node"),
                 f"--import={node / 'keep-alive.mjs'}",
+                f"--import={node / 'public-port.mjs'}",
                 str(node / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"),
                 "--ip=127.0.0.1",
                 f"--port={self.port}",

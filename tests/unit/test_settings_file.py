@@ -36,8 +36,10 @@ def values_for(key: str) -> list[str]:
         return ["1", "64"]
     if key.endswith("memory_percent"):
         return ["10", "100"]
-    if key.endswith("public_url"):
-        return ["https://jupyter.example.edu", "https://10.0.0.1:8443/"]
+    if key == "public_url":
+        return ["https://lms.example.org", "http://192.0.2.7:8080"]
+    if key == "proxy.trusted":
+        return ["[]", "[127.0.0.1/32]", "[10.0.0.0/8, ::1/128]"]
     value = settings_file.typed_value(Settings(), key)
     return VALUES[type(value)]
 
