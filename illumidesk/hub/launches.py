@@ -82,14 +82,14 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
 
     async def prepare(self) -> None:
         """Refuse what no launch is before it is read."""
-        self.request.connection.set_max_body_size(MAX_FORM)
         await super().prepare()
         if not self.classroom.settings.sign_in.lti.enabled:
             raise web.HTTPError(404, "Sign-in from a learning management system is switched off here.")
 
     def data_received(self, chunk: bytes) -> None:
-        """Keep the body, which is no larger than `MAX_FORM`."""
-        self._body += chunk
+        """Keep as much as a launch can have. The rest is read, so that the proxy hears the answer, and dropped."""
+        if len(self._body) <= MAX_FORM:
+            self._body += chunk
 
     def form(self) -> dict[str, str]:
         """The fields of the body, or of the query where there is no body.
@@ -102,6 +102,8 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
             kind = self.request.headers.get("Content-Type", "")
             if not kind.startswith("application/x-www-form-urlencoded"):
                 raise LTIError("this is no form", code="no-form", status=400)
+            if len(self._body) > MAX_FORM:
+                raise LTIError("the form is too large for a launch", code="too-large", status=413)
             httputil.parse_body_arguments(kind, bytes(self._body), arguments, {})
         else:
             arguments = self.request.query_arguments
