@@ -13,7 +13,7 @@ from jwt.exceptions import InvalidSubjectError
 
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, clock_problem, shown
 from illumidesk.lti.jwks import ALGORITHMS, JwksCache
-from illumidesk.lti.launch import DeepLinking, Launch, first_text, next_of, one_line, role_of
+from illumidesk.lti.launch import DeepLinking, Launch, first_text, is_web_address, next_of, one_line, role_of
 from illumidesk.lti.v11 import NonceStore
 from illumidesk.registry import MemberRole
 
@@ -155,7 +155,7 @@ async def verify(
     now = time.time() if now is None else now
     claims = await _verified_claims(id_token, platform, jwks)
     expires = _check_times(claims, now)
-    if not hmac.compare_digest(_text(claims, "nonce", "nonce").encode(), nonce.encode()):
+    if not hmac.compare_digest(_text(claims, "nonce", "nonce").encode("utf-8", "surrogatepass"), nonce.encode()):
         raise LTIError(
             "the launch answers another sign-in than the one of this browser",
             code="nonce",
@@ -338,7 +338,7 @@ def _selection(claims: Mapping[str, Any], deployment: str) -> DeepLinking:
     """What a deep linking request asks for (Deep Linking 2.0, section 4.4.1)."""
     settings = _mapping(claims.get(DEEP_LINKING))
     return_url, data = settings.get("deep_link_return_url"), settings.get("data")
-    if not isinstance(return_url, str) or urlsplit(return_url).scheme not in ("https", "http"):
+    if not isinstance(return_url, str) or not is_web_address(return_url):
         raise LTIError(
             "the platform does not say where the link goes to (deep_link_return_url)", code="return-url", status=400
         )
