@@ -204,6 +204,8 @@ async def _verified_claims(id_token: str, platform: Platform, jwks: JwksCache) -
                 "verify_exp": False,
                 "verify_iat": False,
                 "verify_nbf": False,
+                # Nothing here looks at it, and platforms send numbers.
+                "verify_jti": False,
             },
         )
     except jwt.InvalidIssuerError:
@@ -291,7 +293,10 @@ def _launch(claims: Mapping[str, Any], platform: Platform, roles: Mapping[str, M
         if not isinstance(target, str) or not target.strip():
             raise LTIError("the launch has no target_link_uri", code="target", status=400)
     context = _mapping(_claim(claims, "context"))
-    context_id = context["id"].strip() if isinstance(context.get("id"), str) else ""
+    context_id = context.get("id")
+    if not isinstance(context_id, str | None):
+        raise LTIError("the launch's id of the course is none (context)", code="context", status=400)
+    context_id = (context_id or "").strip()
     custom = {
         name: value if isinstance(value, str) else str(value)
         for name, value in _mapping(_claim(claims, "custom")).items()

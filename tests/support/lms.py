@@ -258,7 +258,9 @@ class LMS:
         key = key or self.keys[0]
         header: dict[str, Any] = {"kid": key.kid, **(headers or {})}
         header = {name: value for name, value in header.items() if value is not None}
-        return jwt.encode(dict(claims), key.private, algorithm=key.algorithm, headers=header)
+        # Not jwt.encode, which refuses some of what is wrong.
+        payload = json.dumps(dict(claims)).encode()
+        return jwt.api_jws.encode(payload, key.private, algorithm=key.algorithm, headers=header)
 
     def login_request(self, **changes: str | None) -> dict[str, str]:
         """The login that it begins."""
@@ -339,7 +341,8 @@ class LMS:
         self.logins.insert(0, query)
         form = self.answer(query)
         inputs = "".join(f'<input type="hidden" name="{name}" value="{value}">' for name, value in form.items())
-        page = f'<form method="post" action="{query["redirect_uri"]}">{inputs}</form><script>document.forms[0].submit()</script>'
+        page = f'<form method="post" action="{query["redirect_uri"]}">{inputs}</form>'
+        page += "<script>document.forms[0].submit()</script>"
         return web.Response(text=page, content_type="text/html")
 
 
