@@ -26,6 +26,9 @@ MAX_KEYS = 100
 #: What launches may be signed with. Never `none`, never HMAC with a public key for its secret.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 
+#: The one algorithm of each curve (RFC 7518, section 3.4).
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
 log = logging.getLogger("illumidesk.lti")
 
 
@@ -127,8 +130,11 @@ class JwksCache:
 
 def _fitting(entry: _Entry, kid: str, algorithm: str) -> PublicKey | None:
     for key in entry.keys.get(kid, ()):
-        kind = rsa.RSAPublicKey if algorithm[0] in "RP" else ec.EllipticCurvePublicKey
-        if isinstance(key.key, kind) and key.algorithm in (None, algorithm):
+        if isinstance(key.key, ec.EllipticCurvePublicKey):
+            fits = _CURVES.get(key.key.curve.name) == algorithm
+        else:
+            fits = algorithm[0] in "RP"
+        if fits and key.algorithm in (None, algorithm):
             return key
     return None
 
@@ -149,10 +155,10 @@ def _keys(answer: Any) -> dict[str, list[PublicKey]]:
         kid = one.get("kid")
         try:
             key = jwt.PyJWK(one).key
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):  # the last: alg none
             continue
-        # No private key, and none that is too short to be believed.
-        usable = (isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048) or isinstance(
+        # No private key, and none that is too short to be believed or takes too long to use.
+        usable = (isinstance(key, rsa.RSAPublicKey) and 2048 <= key.key_size <= 16384) or isinstance(
             key, ec.EllipticCurvePublicKey
         )
         if isinstance(kid, str) and usable:

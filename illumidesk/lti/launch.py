@@ -193,13 +193,14 @@ def local_path(text: str, own: str) -> str:
         parts = urlsplit(text)
         there = (parts.scheme.lower(), parts.hostname, parts.port or _PORTS.get(parts.scheme.lower()))
         user = parts.username
+        ours = urlsplit(own)
+        here = (ours.scheme.lower(), ours.hostname, ours.port or _PORTS.get(ours.scheme.lower()))
     except ValueError:
         raise _off_host(text) from None
     if odd or user is not None:
         raise _off_host(text)
     if parts.scheme or text.startswith("//"):
-        ours = urlsplit(own)
-        if there != (ours.scheme, ours.hostname, ours.port or _PORTS.get(ours.scheme)):
+        if there != here:
             raise _off_host(text)
         text = text[text.index("//") + 2 :][len(parts.netloc) :] or "/"
     if text.startswith("//"):
@@ -207,6 +208,15 @@ def local_path(text: str, own: str) -> str:
     if text.startswith(("?", "#")):
         text = f"/{text}"
     return text if text.startswith("/") else f"/hub/user-redirect/{text}"
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a browser can be sent there: an http(s) address of some host."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("https", "http") and bool(parts.hostname)
 
 
 _PORTS = {"https": 443, "http": 80}

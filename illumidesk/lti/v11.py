@@ -12,7 +12,7 @@ from oauthlib.oauth1 import Client
 from oauthlib.oauth1.rfc5849 import signature
 
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, clock_problem, shown
-from illumidesk.lti.launch import DeepLinking, Launch, first_text, next_of, one_line, role_of
+from illumidesk.lti.launch import DeepLinking, Launch, first_text, is_web_address, next_of, one_line, role_of
 from illumidesk.registry import MemberRole
 
 #: Seconds that a launch's time may differ from ours (the LTI guide's 90 minutes would keep more nonces than needed).
@@ -207,7 +207,7 @@ def _launch(form: Mapping[str, str], url: str, platform_id: int, roles: Mapping[
         resource_link_title=one_line(form.get("resource_link_title")),
         next_url=next_of(
             given=[form.get("next", ""), form.get("custom_next", "")],
-            target=f"{own}{url[len(own) :]}" if url.startswith(own) else "",
+            target=url if url.startswith(own) else "",
             workspace_type=workspace_type,
             own=own,
         ),
@@ -232,7 +232,7 @@ _LOGINS = (
 def _selection(form: Mapping[str, str]) -> DeepLinking:
     """What a content-item selection asks for (LTI Content-Item Message 1.0, section 3.1)."""
     return_url = form.get("content_item_return_url", "")
-    if urlsplit(return_url).scheme not in ("https", "http"):
+    if not is_web_address(return_url):
         raise LTIError("the platform does not say where the link goes to (content_item_return_url)", code="return-url")
     return DeepLinking(
         return_url=return_url,

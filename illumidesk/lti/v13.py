@@ -13,7 +13,7 @@ from jwt.exceptions import InvalidSubjectError
 
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, clock_problem, shown
 from illumidesk.lti.jwks import ALGORITHMS, JwksCache
-from illumidesk.lti.launch import DeepLinking, Launch, first_text, next_of, one_line, role_of
+from illumidesk.lti.launch import DeepLinking, Launch, first_text, is_web_address, next_of, one_line, role_of
 from illumidesk.lti.v11 import NonceStore
 from illumidesk.registry import MemberRole
 
@@ -155,7 +155,7 @@ async def verify(
     now = time.time() if now is None else now
     claims = await _verified_claims(id_token, platform, jwks)
     expires = _check_times(claims, now)
-    if not hmac.compare_digest(_text(claims, "nonce", "nonce").encode(), nonce.encode()):
+    if not hmac.compare_digest(_text(claims, "nonce", "nonce").encode("utf-8", "surrogatepass"), nonce.encode()):
         raise LTIError(
             "the launch answers another sign-in than the one of this browser",
             code="nonce",
@@ -204,6 +204,8 @@ async def _verified_claims(id_token: str, platform: Platform, jwks: JwksCache) -
                 "verify_exp": False,
                 "verify_iat": False,
                 "verify_nbf": False,
+                # Nothing here looks at it, and platforms send numbers.
+                "verify_jti": False,
             },
         )
     except jwt.InvalidIssuerError:
@@ -291,7 +293,10 @@ def _launch(claims: Mapping[str, Any], platform: Platform, roles: Mapping[str, M
         if not isinstance(target, str) or not target.strip():
             raise LTIError("the launch has no target_link_uri", code="target", status=400)
     context = _mapping(_claim(claims, "context"))
-    context_id = context["id"].strip() if isinstance(context.get("id"), str) else ""
+    context_id = context.get("id")
+    if not isinstance(context_id, str | None):
+        raise LTIError("the launch's id of the course is none (context)", code="context", status=400)
+    context_id = (context_id or "").strip()
     custom = {
         name: value if isinstance(value, str) else str(value)
         for name, value in _mapping(_claim(claims, "custom")).items()
@@ -338,7 +343,7 @@ def _selection(claims: Mapping[str, Any], deployment: str) -> DeepLinking:
     """What a deep linking request asks for (Deep Linking 2.0, section 4.4.1)."""
     settings = _mapping(claims.get(DEEP_LINKING))
     return_url, data = settings.get("deep_link_return_url"), settings.get("data")
-    if not isinstance(return_url, str) or urlsplit(return_url).scheme not in ("https", "http"):
+    if not isinstance(return_url, str) or not is_web_address(return_url):
         raise LTIError(
             "the platform does not say where the link goes to (deep_link_return_url)", code="return-url", status=400
         )

@@ -260,7 +260,9 @@ class LMS:
         key = key or self.keys[0]
         header: dict[str, Any] = {"kid": key.kid, **(headers or {})}
         header = {name: value for name, value in header.items() if value is not None}
-        return jwt.encode(dict(claims), key.private, algorithm=key.algorithm, headers=header)
+        # Not jwt.encode, which refuses some of what is wrong.
+        payload = json.dumps(dict(claims)).encode()
+        return jwt.api_jws.encode(payload, key.private, algorithm=key.algorithm, headers=header)
 
     def login_request(self, **changes: str | None) -> dict[str, str]:
         """The login that it begins."""
