@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from machine import Machine
 
     from tests.support.classroom import Classroom
+
+
+# How long an example takes is the machine's business.
+settings.register_profile("illumidesk", deadline=None)
+settings.load_profile("illumidesk")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
