@@ -18,7 +18,7 @@ from oauthlib.oauth1 import SIGNATURE_TYPE_BODY, Client
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
-from illumidesk.lti.errors import LMS_ADMIN, LTIError, shown
+from illumidesk.lti.errors import LMS_ADMIN, TEACHER, LTIError, shown
 from illumidesk.lti.keys import Key, sign
 from illumidesk.lti.launch import WORKSPACE_PAGES, DeepLinking, Launch, first_text, one_line
 from illumidesk.lti.v13 import CLAIM
@@ -189,7 +189,7 @@ def assignment_of(launch: Launch) -> str:
             error.message,
             code="assignment",
             hint="look at the link's custom parameters",
-            who="your teacher",
+            who=TEACHER,
             status=400,
         ) from None
 
@@ -247,7 +247,7 @@ def reply_13(
 
 
 def reply_11(asked: DeepLinking, choice: Choice | None, *, consumer: Consumer, url: str) -> dict[str, str]:
-    """The answer to a content-item selection, signed (LTI Content-Item Message 1.0, section 3.2; RFC 5849, section 3.4).
+    """The answer to a content-item selection, signed (LTI Content-Item Message 1.0, section 3.2; RFC 5849, 3.4).
 
     Args:
         asked: what the platform asked.
@@ -320,7 +320,7 @@ def _check_repository(url: str) -> None:
         raise _wrong(
             "the repository's address must hold no name and no password: everybody in the course would see them"
         )
-    if parts.query or parts.fragment or re.search(r"/(tree|blob)/", parts.path):
+    if parts.query or parts.fragment or re.match(r"/[^/]+/.+/(tree|blob)/", parts.path):
         raise _wrong(f"{shown(url)!r} is a page of a repository and not the address for cloning it")
     if not parts.path.strip("/") or ".." in parts.path.split("/"):
         raise _wrong(f"{shown(url)!r} is no address of a git repository", "copy the https:// address for cloning")

@@ -106,6 +106,7 @@ def test_a_repository_reaches_nbgitpuller_whole() -> None:
         (Choice("git", repository="https://u:secret@host/a"), "no name and no password"),
         (Choice("git", repository="https://github.com/a/b/tree/main/c"), "page of a repository"),
         (Choice("git", repository="https://gitlab.com/a/b/-/blob/main/c"), "page of a repository"),
+        (Choice("git", repository="https://github.com/a/b/blob/main/c.ipynb"), "page of a repository"),
         (Choice("git", repository="https://host/a?b=c"), "page of a repository"),
         (Choice("git", repository="https://host/a", branch="--upload-pack=x"), "no name of a branch"),
         (Choice("git", repository="https://host/a", branch="a..b"), "no name of a branch"),
@@ -279,7 +280,7 @@ def test_the_answer_by_lti_11(return_url: str) -> None:
     base = signature.signature_base_string(
         "POST",
         signature.base_string_uri(return_url),
-        signature.normalize_parameters(
+        signature.normalize_parameters(  # type: ignore[arg-type]  # the stub says dict
             signature.collect_parameters(uri_query=urlsplit(return_url).query, body=list(fields.items()))
         ),
     )
