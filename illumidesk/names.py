@@ -25,6 +25,9 @@ MAX_ACCOUNT = 32
 #: Longest course id: `nbgrader-ID` and `grader-ID` must be valid Linux names.
 MAX_COURSE_ID = MAX_ACCOUNT - len("nbgrader-")
 
+#: Longest name of an assignment, in characters.
+MAX_ASSIGNMENT = 100
+
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 _COURSE_ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?", re.ASCII)
 _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.ASCII)
@@ -79,6 +82,27 @@ def check_environment(name: str) -> str:
         raise IllumiDeskError(
             f"{_shown(name)} is not a valid environment name",
             hint="use lower-case letters, digits, -, _ and .",
+        )
+    return name
+
+
+def check_assignment(name: str) -> str:
+    """`name`, where it may name an assignment: one folder's name, without the `+` that nbgrader keeps for itself.
+
+    Raises:
+        IllumiDeskError: where it may not.
+    """
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= MAX_ASSIGNMENT
+        or not name.isprintable()
+        or name != name.strip()
+        or name.startswith(".")
+        or set(name) & set("+/\\")
+    ):
+        raise IllumiDeskError(
+            f"{_shown(name)} is not a valid assignment name",
+            hint=f"use up to {MAX_ASSIGNMENT} letters, digits, spaces, - and _, not starting with a dot",
         )
     return name
 

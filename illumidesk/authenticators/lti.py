@@ -12,6 +12,7 @@ from typing import Any
 from jupyterhub.auth import Authenticator
 
 from illumidesk.lti import v11, v13
+from illumidesk.lti.deep_linking import check_launch
 from illumidesk.lti.launch import Launch
 
 
@@ -34,7 +35,7 @@ class LTIAuthenticator(Authenticator):  # type: ignore[misc]
         """The person of the launch, with account, course and role made as it says.
 
         Args:
-            handler: gets the `launch`.
+            handler: gets the `launch`, and the `course_id` where it comes from a course.
             data: what the handler read of the request, as `verified` takes it.
 
         Raises:
@@ -42,8 +43,10 @@ class LTIAuthenticator(Authenticator):  # type: ignore[misc]
             IllumiDeskError: where the person may not come in.
         """
         launch = await self.verified(data)
-        handler.launch = launch
-        return {"name": await self.parent.classroom.launch(launch)}
+        check_launch(launch)
+        name, course_id = await self.parent.classroom.launch(launch)
+        handler.launch, handler.course_id = launch, course_id
+        return {"name": name}
 
     def validate_username(self, username: str) -> bool:
         """Names are made by the classroom, which checks them."""

@@ -285,13 +285,13 @@ class Classroom:
 
     # Launches
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: Launch) -> tuple[str, str | None]:
         """Make what a verified launch says: the person, the course and the role.
 
         The role in the course becomes the launch's, whatever it was.
 
         Returns:
-            the person's name.
+            the person's name, and the course's id where the launch comes from one.
 
         Raises:
             IllumiDeskError: where the person was removed, or the supervisor refuses or does not answer.
@@ -314,7 +314,7 @@ class Classroom:
             log.info("%s comes from platform %d for the first time", name, launch.platform_id)
         self._ensure_hub_user(name)
         if launch.context_id is None or launch.role is None:
-            return name
+            return name, None
         course_id, _ = self.registry.ensure_context(
             launch.platform_id,
             launch.context_id,
@@ -330,7 +330,7 @@ class Classroom:
                 self.registry.set_membership(course_id, name, launch.role)
                 await self._enrol(course_id, name, launch.role)
             log.info("%s is %s of %s", name, launch.role, course_id)
-        return name
+        return name, course_id
 
     async def tool_keys(self) -> list[ToolKey]:
         """The keys of this tool, the one that signs first. The first is made where there is none."""

@@ -25,8 +25,11 @@ from tornado import httputil, web
 from illumidesk.authenticators import LTI11Authenticator, LTI13Authenticator
 from illumidesk.authenticators.lti import LTIAuthenticator
 from illumidesk.errors import IllumiDeskError
+from illumidesk.hub import deep_linking
 from illumidesk.hub.classroom import Classroom
+from illumidesk.hub.pages import grader_url
 from illumidesk.lti import v13
+from illumidesk.lti.deep_linking import assignment_of
 from illumidesk.lti.errors import TOOL_ADMIN, LTIError
 from illumidesk.lti.keys import key_set
 from illumidesk.lti.launch import Launch
@@ -53,11 +56,13 @@ class Pending:
     Attributes:
         tickets: verified launches that came in a frame, by an unguessable name.
         logins: login requests by state, to begin again in another window.
+        pickings: requests for a link, by an unguessable name, while a teacher chooses.
     """
 
     def __init__(self) -> None:
         self.tickets: TTLCache[str, Ticket] = TTLCache(5_000, TICKET_LIFETIME)
         self.logins: TTLCache[str, dict[str, str]] = TTLCache(5_000, STATE_LIFETIME)
+        self.pickings: TTLCache[str, deep_linking.Picking] = TTLCache(5_000, deep_linking.PICK_LIFETIME)
 
 
 @web.stream_request_body
@@ -65,6 +70,7 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
     """Base of what a platform's page or form comes to."""
 
     launch: Launch | None = None
+    course_id: str | None = None
     authenticator_class: type[LTIAuthenticator] | None = None
 
     def initialize(self, pending: Pending) -> None:
@@ -167,13 +173,31 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
         if launch.version == "1.1":
             origins.add(origin_of(self.request.headers.get("Origin", "")))
         self.classroom.registry.learn_origins(launch.platform_id, origins - {""})
-        ticket = Ticket(authenticated["name"], launch.next_url)
+        if launch.deep_linking is not None and self.course_id is not None:
+            name = authenticated["name"]
+            await deep_linking.ask(
+                self, deep_linking.Picking(launch.platform_id, self.course_id, name, launch.deep_linking)
+            )
+            return
+        ticket = Ticket(authenticated["name"], self._target(launch))
         if self.in_a_window():
             await self.go(ticket)
             return
         name = secrets.token_urlsafe(32)
         self.pending.tickets[name] = ticket
         await self.show("lti_window.html", ticket=name, title=launch.resource_link_title)
+
+    def _target(self, launch: Launch) -> str:
+        """Where the launch leads, now that its course is known; "" for the person's start page.
+
+        An assignment is graded in the course's grader. Students have it in JupyterLab, whose assignment list fetches
+        it: its folder may not be there yet.
+        """
+        if not assignment_of(launch):
+            return launch.next_url
+        if self.course_id is not None and launch.role in ("instructor", "ta"):
+            return grader_url(self.course_id)
+        return "/hub/user-redirect/lab"
 
     async def go(self, ticket: Ticket) -> None:
         """Sign the person in, in this window."""
@@ -420,6 +444,18 @@ class WindowHandler(LTIHandler):
         await self.go(ticket)
 
 
+class PickHandler(LTIHandler):
+    """`POST /hub/lti/pick`: what a teacher chose for a link."""
+
+    async def post(self) -> None:
+        """Go back to the platform with it."""
+        await self.answering(self._post())
+
+    async def _post(self) -> None:
+        self.check_own_page()
+        await deep_linking.answer(self, self.form())
+
+
 def launch_handlers(shared: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The addresses of launches; `shared` is what all LTI handlers of a hub share."""
     return [
@@ -428,4 +464,5 @@ def launch_handlers(shared: dict[str, Any]) -> list[tuple[Any, ...]]:
         (r"/lti13/launch", LTI13LaunchHandler, shared),
         (r"/lti13/jwks", JwksHandler),
         (r"/lti/window", WindowHandler, shared),
+        (r"/lti/pick", PickHandler, shared),
     ]

@@ -124,6 +124,10 @@ class SupervisorClient:
         """Let a person into a course's exchange, or out; holds for a running server at once."""
         await self._call("set_membership", course_id=course_id, name=name, member=member)
 
+    async def assignments(self, course_id: str) -> list[str]:
+        """The names of a course's released assignments. 404 where there is no such course."""
+        return cast(list[str], (await self._call("assignments", course_id=course_id))["assignments"])
+
     async def start_server(
         self,
         name: str,

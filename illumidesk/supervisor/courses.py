@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -27,6 +28,10 @@ log = logging.getLogger("illumidesk.supervisor")
 # they know.
 _COURSE = ("", 0o2750, 0o5)
 _PARTS = (("outbound", 0o750, 0o5), ("inbound", 0o1730, 0o3), ("feedback", 0o710, 0o1))
+
+#: Released assignments that are told of a course, and entries of its folder that are looked at.
+MAX_RELEASED = 500
+_MAX_ENTRIES = 10_000
 
 
 class Courses:
@@ -103,6 +108,28 @@ class Courses:
                 with self._open_exchange(course_id, grader) as folder:
                     for fd, _ in self._parts(folder, grader) if folder is not None else ():
                         acl.set_entry(fd, account.uid, None)
+
+    def released(self, course_id: str) -> list[str]:
+        """The names of the assignments that a course has released, sorted; at most `MAX_RELEASED`.
+
+        Released assignments are folders in the exchange's COURSE/outbound. Teachers put there what they like, so links,
+        files and names that nbgrader would not take are passed over.
+
+        Raises:
+            IllumiDeskError: 404 where there is no such course.
+        """
+        grader = self._accounts.grader(course_id)
+        found: list[str] = []
+        with self._open_exchange(course_id, grader) as folder:
+            if folder is None:
+                return []
+            try:
+                with files.open_folder("outbound", dir_fd=folder) as fd:
+                    if os.fstat(fd).st_uid == grader.uid:
+                        found = _folders(fd)
+            except OSError as error:
+                log.warning("the released assignments of %s cannot be read: %s", course_id, error.strerror)
+        return sorted(found)[:MAX_RELEASED]
 
     def archive(self, course_id: str) -> Path:
         """Pack a course's home and exchange folder; a second call after a kill gives the archive that is
@@ -241,6 +268,17 @@ class Courses:
             with contextlib.suppress(OSError), files.open_folder(name, dir_fd=folder) as fd:
                 if os.fstat(fd).st_uid == grader.uid:
                     yield fd, allowed
+
+
+def _folders(fd: int) -> list[str]:
+    """The names of an open folder's own folders that an assignment may have."""
+    found = []
+    with os.scandir(fd) as entries:
+        for entry in itertools.islice(entries, _MAX_ENTRIES):
+            with contextlib.suppress(IllumiDeskError, OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    found.append(names.check_assignment(entry.name))
+    return found
 
 
 def _config(name: str, course_id: str, account: Account) -> str:

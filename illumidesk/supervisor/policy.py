@@ -226,6 +226,7 @@ VERBS: dict[str, type[BaseModel]] = {
     "ensure_course": OfCourse,
     "remove_course": OfCourse,
     "set_membership": SetMembership,
+    "assignments": OfCourse,
     "start_server": StartServer,
     "start_grader": StartGrader,
     "stop_server": OfPerson,

@@ -82,7 +82,7 @@ class Supervisor:
             raise IllumiDeskError(
                 f"{error.filename or 'the disk'}: {error.strerror}", hint="df -h shows which disk is full", status=500
             ) from None
-        if verb not in ("units", "host"):
+        if verb not in ("units", "host", "assignments"):
             log.info("%s %s done in %.2f s", verb, what, time.monotonic() - started)
         return answer
 
@@ -189,6 +189,10 @@ class Supervisor:
         return {}
 
     # Looking
+
+    async def assignments(self, request: policy.OfCourse) -> Answer:
+        """The names of a course's released assignments."""
+        return {"assignments": await self._on_files(lambda: self._courses.released(request.course_id))}
 
     async def units(self, request: policy.Nothing) -> Answer:
         """Every unit of ours, with what it uses."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -89,3 +90,17 @@ def test_ordinary_course_ids_are_taken(course_id: str) -> None:
 def test_no_person_may_have_a_graders_account(course_id: str) -> None:
     with pytest.raises(IllumiDeskError):
         names.check_account(names.grader_account(course_id))
+
+
+@pytest.mark.parametrize("name", ["ps1", "Übung 1", "problem_set-3.1", "x" * 100, "a  b"])
+def test_ordinary_assignment_names_are_taken(name: str) -> None:
+    assert names.check_assignment(name) == name
+
+
+_NO_ASSIGNMENTS = ["", ".", "..", ".x", "a/b", "../a", "/a", "a+b", "a\\b", " a", "a\n", "x" * 101, None]
+
+
+@pytest.mark.parametrize("name", _NO_ASSIGNMENTS)
+def test_an_assignment_name_is_one_folder(name: Any) -> None:
+    with pytest.raises(IllumiDeskError, match="not a valid assignment name"):
+        names.check_assignment(name)

@@ -330,6 +330,42 @@ async def test_a_link_inside_a_courses_folder_is_refused(room: Room, tmp_path: P
     assert (room.paths.exchange / "intro101").is_dir()
 
 
+async def test_released_assignments(room: Room, tmp_path: Path) -> None:
+    with pytest.raises(IllumiDeskError) as error:
+        await room.client.assignments("intro101")
+    assert error.value.status == 404
+    await room.client.ensure_course("intro101")
+    assert await room.client.assignments("intro101") == []
+    outbound = room.paths.exchange / "intro101/outbound"
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("ps2", "ps1", "Übung 1", ".hidden", "a+b", " blank", "x" * 101, "line\nfeed", "back\\slash"):
+        (outbound / name).mkdir()
+    (outbound / os.fsdecode(b"not-\xff-utf8")).mkdir()
+    (outbound / "file").write_text("")
+    (outbound / "link").symlink_to(tmp_path / "elsewhere")
+    (outbound / "dangling").symlink_to(tmp_path / "none")
+    assert await room.client.assignments("intro101") == ["ps1", "ps2", "Übung 1"]
+
+
+async def test_released_assignments_are_those_of_the_courses_own_folder(room: Room, tmp_path: Path) -> None:
+    await room.client.ensure_course("intro101")
+    (tmp_path / "secret").mkdir()
+    outbound = room.paths.exchange / "intro101/outbound"
+    outbound.rmdir()
+    outbound.symlink_to(tmp_path)
+    assert await room.client.assignments("intro101") == []
+    outbound.unlink()
+    outbound.write_text("")
+    assert await room.client.assignments("intro101") == []
+    (room.paths.exchange / "intro101").rename(room.paths.exchange / "aside")
+    (room.paths.exchange / "intro101").symlink_to(tmp_path)
+    assert await room.client.assignments("intro101") == []
+    for course_id in ("../intro101", "intro101/..", "", "INTRO101"):
+        with pytest.raises(IllumiDeskError) as error:
+            await room.client.assignments(course_id)
+        assert error.value.status == 400
+
+
 async def test_membership(room: Room) -> None:
     await room.client.ensure_account("alice")
     with pytest.raises(IllumiDeskError):
