@@ -34,10 +34,8 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     address = settings.proxy.bind or "0.0.0.0"  # noqa: S104 -- the proxy's, for JupyterHub to know
     scheme, port = ("https", settings.https.port) if settings.https.domain else ("http", settings.proxy.http_port)
     c.JupyterHub.bind_url = f"{scheme}://{in_url(address)}:{port}"
-    public = settings.public_address()
-    if public:
-        c.JupyterHub.public_url = f"{public}/"
-    if public.startswith("https:"):
+    # Not JupyterHub's public_url: running servers would go on with an address that has changed.
+    if settings.public_address().startswith("https:"):
         # Every cookie, those of people's servers too. Not the prefix __Host-: it would send the hub's own cookie to
         # everybody's server, since all are on one address.
         c.JupyterHub.tornado_settings = {"cookie_options": {"secure": True}}

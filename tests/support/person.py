@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -122,7 +123,12 @@ class Person:
         parts = urlsplit(self.url)
         request = requests.Request("GET", self.url + path).prepare()
         cookies = requests.cookies.get_cookie_header(self.session.cookies, request)
-        return websocket.create_connection(f"ws://{parts.netloc}{path}", cookie=cookies, origin=self.url, timeout=120)
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        # A certificate of a test is trusted as far as the session trusts it.
+        trust = None if self.session.verify is True else {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
+        return websocket.create_connection(
+            f"{scheme}://{parts.netloc}{path}", cookie=cookies, origin=self.url, timeout=120, sslopt=trust
+        )
 
     def start_kernel(self, *, base: str | None = None) -> Kernel:
         base = base or self.base
