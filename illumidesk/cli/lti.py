@@ -322,8 +322,9 @@ def test(which: str, as_json: bool) -> None:
     from illumidesk.cli.output import print_json
     from illumidesk.host.hub_client import HubClient
 
-    one = _find(HubClient.of_this_machine(), which)
-    results = checks(one, _settings())
+    hub = HubClient.of_this_machine()
+    one = _find(hub, which)
+    results = checks(one, _settings(), [key["kid"] for key in hub.tool_keys()])
     if as_json:
         print_json([{"check": name, "ok": not problem, "problem": problem} for name, problem in results])
     else:

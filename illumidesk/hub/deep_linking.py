@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from jupyterhub.utils import url_path_join
 
@@ -87,6 +88,8 @@ async def _reply(handler: LTIHandler, picking: Picking, choice: Choice | None) -
     page = "lti13/launch" if platform.version == "1.3" else "lti11/launch"
     url = f"{handler.own()}{url_path_join(handler.hub.base_url, page)}"
     if platform.version == "1.1":
+        # Canvas drops custom parameters by LTI 1.1: the address says the same.
+        url += f"?{urlencode(choice.custom(), quote_via=quote)}" if choice else ""
         return reply_11(picking.asked, choice, consumer=platform, url=url)
     key = (await classroom.tool_keys())[0]
     return {"JWT": reply_13(picking.asked, choice, platform=platform, url=url, key=key)}

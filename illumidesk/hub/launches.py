@@ -206,14 +206,18 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
 
     # Answers
 
+    def get_content_type(self) -> str:
+        """With the charset, which JupyterHub leaves to its pages: forms of ours hold what was signed."""
+        return "text/html; charset=utf-8"
+
     async def show(self, template: str, **values: Any) -> None:
         """Finish with a page that registered platforms may frame, and nobody keeps."""
         origins = {origin for one in self.classroom.registry.platforms() for origin in frame_origins(one)}
         policy = ["frame-ancestors", "'self'", *sorted((origins | self.framed_by) - {""})]
         self.set_header("Content-Security-Policy", f"{' '.join(policy)}; report-uri {self.csp_report_uri}")
         self.set_header("Cache-Control", "no-store")
-        # Not no-referrer: with it browsers send our own forms without an origin, see check_own_page.
-        self.set_header("Referrer-Policy", "same-origin")
+        # Not less: without it browsers name no origin with forms to ourselves (check_own_page) or to the platform.
+        self.set_header("Referrer-Policy", "strict-origin-when-cross-origin")
         self.finish(await self.render_template(template, **values))
 
     async def explain(self, error: IllumiDeskError) -> None:

@@ -49,8 +49,20 @@ class RegisterHandler(LTIHandler):
                 hint="see the documentation of your LMS for dynamic registration",
                 status=400,
             )
-        self.framed_by.add(origin_of(url))
-        return invite, await registration.configuration_at(url, loopback=self._loopback), fields
+        if any(one.name.lower() == invite.name.lower() for one in self.classroom.registry.platforms()):
+            raise LTIError(
+                f"there is already a platform {invite.name} here",
+                code="invite-name",
+                hint="`illumidesk lti invite` with another name makes another invitation",
+                who=TOOL_ADMIN,
+                status=409,
+            )
+        self.framed_by |= {origin_of(url)}
+        configuration = await registration.configuration_at(url, loopback=self._loopback)
+        if configuration.issuer == "https://canvas.instructure.com":
+            # Canvas shows the page on the school's own host, which is not said.
+            self.framed_by |= {"https://*.instructure.com", "https://*.canvaslms.com"}
+        return invite, configuration, fields
 
     @property
     def _loopback(self) -> bool:
@@ -84,8 +96,8 @@ class RegisterHandler(LTIHandler):
                 jwks_url=configuration.jwks_url,
                 deployments=[registered.deployment or ANY_DEPLOYMENT],
                 insecure=self._loopback,
+                invite_id=invite.id,
             )
-            self.classroom.registry.use_invite(invite.id, platform.id)
         self.log.info("platform %d (%r) registered itself by invitation %d", platform.id, platform.name, invite.id)
         await self.show("lti_registered.html", platform=platform.name, any_deployment=registered.deployment == "")
 

@@ -225,7 +225,7 @@ def reply_13(
             "custom": choice.custom(),
             "window": {"targetName": "_blank"},
         }
-        if choice.kind == "assignment":
+        if choice.kind == "assignment" and asked.line_item:
             item["lineItem"] = {
                 "scoreMaximum": SCORE_MAXIMUM,
                 "label": choice.shown_title(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from illumidesk.lti.errors import LTIError, shown
@@ -128,6 +129,15 @@ class JwksCache:
             entry.fetching = None
 
 
+def usable_keys(answer: Any) -> int:
+    """How many keys of a set could verify launches.
+
+    Raises:
+        FetchError: where it is no set.
+    """
+    return sum(map(len, _keys(answer).values()))
+
+
 def _fitting(entry: _Entry, kid: str, algorithm: str) -> PublicKey | None:
     for key in entry.keys.get(kid, ()):
         if isinstance(key.key, ec.EllipticCurvePublicKey):
@@ -155,8 +165,8 @@ def _keys(answer: Any) -> dict[str, list[PublicKey]]:
         kid = one.get("kid")
         try:
             key = jwt.PyJWK(one).key
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):  # the last: alg none
-            continue
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, NotImplementedError, UnsupportedAlgorithm):
+            continue  # one odd key, `alg` none among them, must not hide the others
         # No private key, and none that is too short to be believed or takes too long to use.
         usable = (isinstance(key, rsa.RSAPublicKey) and 2048 <= key.key_size <= 16384) or isinstance(
             key, ec.EllipticCurvePublicKey

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from illumidesk.lti.errors import LMS_ADMIN, LTIError, shown
 from illumidesk.registry import MemberRole
@@ -30,6 +30,7 @@ class DeepLinking:
         accepts: the types of items that it takes.
         multiple: whether it takes more than one.
         deployment_id: LTI 1.3's, empty for 1.1.
+        line_item: whether it takes a column for grades with the link.
     """
 
     return_url: str
@@ -37,6 +38,7 @@ class DeepLinking:
     accepts: tuple[str, ...] = ()
     multiple: bool = False
     deployment_id: str = ""
+    line_item: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,15 @@ class _Role:
 
 
 def _parsed(text: str) -> _Role:
-    """A role as LTI 1.3 Core, appendix A, and LTI 1.1.1, appendix A.2, write it. A short name is the context's."""
-    if text.lower().startswith("urn:lti:"):
+    """A role as LTI 1.3 Core, appendix A, and LTI 1.1.1, appendix A.2, write it, in lower case.
+
+    A short name is the context's.
+    """
+    text = text.casefold()
+    if text.startswith("urn:lti:"):
         kind, _, path = text[len("urn:lti:") :].partition(":")
         principal, _, sub = path.rpartition("ims/lis/")[2].partition("/")
-        return _Role(kind.lower() == "role", principal, sub)
+        return _Role(kind == "role", principal, sub)
     if "#" not in text:
         return _Role(True, text)
     place, _, name = text.rpartition("#")
@@ -120,22 +126,21 @@ def role_of(roles: Iterable[str], table: Mapping[str, MemberRole]) -> MemberRole
     known = {name.casefold(): role for name, role in table.items()}
     parsed = [_parsed(part.strip()) for text in roles for part in text.split(",") if part.strip()]
     counting = [role for role in parsed if role.of_context] or parsed
-    refined = {role.principal.casefold() for role in counting if role.sub and _sub_role(role, known)}
+    refined = {role.principal for role in counting if role.sub and _sub_role(role, known)}
     found: list[MemberRole] = ["student"]
     for role in counting:
         mapped = _sub_role(role, known)
-        if mapped is None and not (not role.sub and role.principal.casefold() in refined):
-            mapped = known.get(role.principal.casefold())
+        if mapped is None and not (not role.sub and role.principal in refined):
+            mapped = known.get(role.principal)
         if mapped is not None:
             found.append(mapped)
     return max(found, key=_RANK.index)
 
 
 def _sub_role(role: _Role, known: Mapping[str, MemberRole]) -> MemberRole | None:
-    sub = role.sub.casefold()
     # `TeachingAssistantSection`, `…Group`, `…Offering` and `…Template` are TAs of a part of the course.
-    assistant = known.get("teachingassistant") if sub.startswith("teachingassistant") else None
-    return known.get(sub) or assistant
+    assistant = known.get("teachingassistant") if role.sub.startswith("teachingassistant") else None
+    return known.get(role.sub) or assistant
 
 
 # Where next
@@ -191,10 +196,9 @@ def local_path(text: str, own: str) -> str:
     odd = len(text) > MAX_NEXT or "\\" in text or not text.isprintable() or " " in text
     try:
         parts = urlsplit(text)
-        there = (parts.scheme.lower(), parts.hostname, parts.port or _PORTS.get(parts.scheme.lower()))
+        there = _host_of(parts)
         user = parts.username
-        ours = urlsplit(own)
-        here = (ours.scheme.lower(), ours.hostname, ours.port or _PORTS.get(ours.scheme.lower()))
+        here = _host_of(urlsplit(own))
     except ValueError:
         raise _off_host(text) from None
     if odd or user is not None:
@@ -212,14 +216,22 @@ def local_path(text: str, own: str) -> str:
 
 def is_web_address(text: str) -> bool:
     """Whether a browser can be sent there: an http(s) address of some host."""
+    if not text.isprintable():
+        return False
     try:
         parts = urlsplit(text)
+        _ = parts.port
     except ValueError:
         return False
     return parts.scheme in ("https", "http") and bool(parts.hostname)
 
 
 _PORTS = {"https": 443, "http": 80}
+
+
+def _host_of(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port, without the ways to write them."""
+    return parts.scheme, parts.hostname, _PORTS.get(parts.scheme) if parts.port is None else parts.port
 
 
 def _off_host(text: str) -> LTIError:

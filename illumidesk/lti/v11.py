@@ -184,9 +184,11 @@ def _launch(form: Mapping[str, str], url: str, platform_id: int, roles: Mapping[
     link = form.get("resource_link_id", "")
     if selection is None and not link.strip():
         raise LTIError("the launch names no link (resource_link_id)", code="resource-link", status=400)
-    custom = {name.removeprefix("custom_"): value for name, value in form.items() if name.startswith("custom_")}
-    context_id = form.get("context_id", "").strip() or None
     query = dict(parse_qsl(urlsplit(url).query))
+    # A link that was chosen here says what it opens in its address, too: not every platform keeps custom parameters.
+    custom = {name: text for name, text in query.items() if name in {"assignment", "workspace_type"}}
+    custom |= {name.removeprefix("custom_"): value for name, value in form.items() if name.startswith("custom_")}
+    context_id = form.get("context_id", "").strip() or None
     workspace_type = (
         form.get("workspace_type") or custom.get("workspace_type", "") or query.get("custom_workspace_type", "")
     )
@@ -233,7 +235,9 @@ def _selection(form: Mapping[str, str]) -> DeepLinking:
     """What a content-item selection asks for (LTI Content-Item Message 1.0, section 3.1)."""
     return_url = form.get("content_item_return_url", "")
     if not is_web_address(return_url):
-        raise LTIError("the platform does not say where the link goes to (content_item_return_url)", code="return-url")
+        raise LTIError(
+            "the platform does not say where the link goes to (content_item_return_url)", code="return-url", status=400
+        )
     return DeepLinking(
         return_url=return_url,
         data=form.get("data"),

@@ -354,6 +354,7 @@ def _selection(claims: Mapping[str, Any], deployment: str) -> DeepLinking:
         accepts=tuple(one for one in accepts if isinstance(one, str)) if isinstance(accepts, list) else (),
         multiple=settings.get("accept_multiple") is not False,
         deployment_id=deployment,
+        line_item=settings.get("accept_lineitem") is not False,
     )
 
 

@@ -315,6 +315,7 @@ class Registry:
         deployments: Sequence[str] = (),
         replace: bool = False,
         insecure: bool = False,
+        invite_id: int | None = None,
     ) -> tuple[Platform, bool]:
         """Add a platform. LTI 1.1 takes `key` and `secret`, LTI 1.3 the rest (`token_url` may stay empty).
 
@@ -331,7 +332,8 @@ class Registry:
             deployments: ids of the deployments that may launch; `*` is any.
             replace: change the platform with this key, or this issuer and client id, where it is there; bring it back,
                 with its people and courses, where it was removed.
-            insecure: take `http:` addresses, for tests.
+            insecure: take `http:` addresses, for platforms on this machine.
+            invite_id: the invitation that this uses up.
 
         Returns:
             the platform, and whether it was added or brought back.
@@ -367,6 +369,9 @@ class Registry:
                 platform = Platform(**wanted)
                 session.add(platform)
                 session.flush()
+                invite = None if invite_id is None else session.get(Invite, invite_id)
+                if invite is not None:
+                    invite.platform_id = platform.id
                 return platform, True
             if not replace:
                 what = f"key {key}" if version == "1.1" else f"issuer {issuer} and client id {client_id}"
@@ -443,13 +448,6 @@ class Registry:
         with self._session() as session:
             return list(session.scalars(query))
 
-    def use_invite(self, invite_id: int, platform_id: int) -> None:
-        """The invitation has brought that platform, and is good no more."""
-        with self._session() as session:
-            invite = session.get(Invite, invite_id)
-            if invite is not None:
-                invite.platform_id = platform_id
-
     def revoke_invite(self, invite_id: int) -> None:
         """Take an invitation back.
 
@@ -475,7 +473,8 @@ class Registry:
     def add_tool_key(self, kid: str, private: str) -> None:
         """Keep a new key pair, which signs from now on; forget those that nobody needs any more."""
         with self._writing() as session:
-            session.execute(delete(ToolKey).where(ToolKey.created < now() - 10 * KEY_OVERLAP))
+            last = session.scalar(select(func.max(ToolKey.id)))
+            session.execute(delete(ToolKey).where(ToolKey.created < now() - 10 * KEY_OVERLAP, ToolKey.id != last))
             session.add(ToolKey(kid=kid, private=private))
 
     # Whom and what a platform means

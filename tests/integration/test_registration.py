@@ -87,6 +87,16 @@ def test_from_an_invitation_to_a_launch(stack: Stack) -> None:
     assert token not in (stack.logs / "hub.log").read_text()
 
 
+def test_a_name_that_is_taken_is_said_before_the_platform_registers_us(stack: Stack) -> None:
+    stack.expect(201, "POST", "platforms", {"name": "Taken", "version": "1.1"})
+    with registering(Registrar()) as platform:
+        token = stack.expect(201, "POST", "invites", {"name": "taken"})["token"]
+        page = opened(stack, token, platform)
+        assert page.status_code == 409
+        assert "already a platform taken" in page.text
+        assert platform.registered == []
+
+
 def test_invitations_that_are_not_good(stack: Stack) -> None:
     with registering(Registrar()) as platform:
         assert opened(stack, "wrong", platform).status_code == 403

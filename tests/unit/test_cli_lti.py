@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
-import io
 import json
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import click
 import pytest
+from aiohttp import web
 
 from illumidesk.cli import lms, lti_checks
 from illumidesk.host.hub_client import Platform
 from illumidesk.paths import Paths
 from illumidesk.settings import Settings
+from tests.support.lms import SigningKey
 from tests.unit.fake_hub import FakeHub
 from tests.unit.test_cli import Run, hub, illumidesk, paths  # noqa: F401 -- fixtures
 
@@ -170,57 +172,91 @@ def test_an_empty_list_says_what_is_next(illumidesk: Run, hub: FakeHub) -> None:
 
 # Checks
 
-
-class Answer(io.BytesIO):
-    def __init__(self, body: bytes, ahead: float = 0) -> None:
-        super().__init__(body)
-        self.headers = {"Date": email.utils.formatdate(time.time() - ahead, usegmt=True)}
+KEY = SigningKey.new("of-the-lms")
+SMALL = SigningKey.new("small", bits=1024)
 
 
-PLATFORM: Any = {"version": "1.3", "jwks_url": "https://lms.example/jwks"}
-GOOD = json.dumps({"keys": [{"kty": "RSA", "n": "x", "e": "AQAB"}]}).encode()
+class Site:
+    """An LMS and a hub on one port. `keys` is what the LMS's key set answers, `ahead` how far its clock is back."""
+
+    def __init__(self) -> None:
+        self.keys: bytes = json.dumps({"keys": [KEY.jwk()]}).encode()
+        self.status, self.ahead = 200, 0.0
+        self.own: Any = {"keys": [{"kid": "ours"}]}
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.Response:
+        date = email.utils.formatdate(time.time() - self.ahead, usegmt=True)
+        if request.path == "/hub/lti13/jwks":
+            return web.json_response(self.own)
+        if request.path == "/token":
+            return web.Response(status=405)
+        return web.Response(status=self.status, body=self.keys, headers={"Date": date})
+
+    def platform(self, **changes: str) -> Platform:
+        addresses = {name: f"{self.url}/{name.partition('_')[0]}" for name in ("auth_url", "jwks_url", "token_url")}
+        platform: Any = {"version": "1.3", **addresses, **changes}
+        return platform  # type: ignore[no-any-return]
+
+    async def problems(self, platform: Platform | None = None, *, enabled: bool = True, **settings: Any) -> str:
+        sign_in = {"lti": {"enabled": enabled, "loopback_platforms": True}}
+        given = Settings.model_validate({"public_url": self.url, "sign_in": sign_in, **settings})
+        found = await asyncio.to_thread(lti_checks.checks, platform or self.platform(), given, ["ours", "older"])
+        return "; ".join(f"{name}: {problem}" for name, problem in found if problem)
 
 
-def problems(monkeypatch: pytest.MonkeyPatch, answer: Any, platform: Platform = PLATFORM, **settings: Any) -> str:
-    class Opener:
-        def open(self, *_: object, **__: object) -> Any:
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    app = web.Application()
+    app.router.add_get("/{any:.*}", site.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    site.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    yield site
+    await runner.cleanup()
 
-    monkeypatch.setattr(lti_checks.urllib.request, "build_opener", lambda *_: Opener())
-    whole = Settings.model_validate({"public_url": "https://us.example"} | settings)
-    return "; ".join(problem for _, problem in lti_checks.checks(platform, whole) if problem)
+
+#: The site has no certificate.
+HTTP = "the address for people is known, and https: LMSs launch only to https"
 
 
-def test_a_good_platform_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problems(monkeypatch, Answer(GOOD)) == ""
-    assert problems(monkeypatch, None, {"version": "1.1"}) == ""  # type: ignore[typeddict-item]
+async def test_a_good_platform_passes(site: Site) -> None:
+    assert await site.problems() == HTTP
+    assert await site.problems(site.platform(version="1.1")) == HTTP
+    assert await site.problems(site.platform(token_url="")) == HTTP
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("changes", "message"),
     [
-        (Answer(b"<html>"), "no key set"),
-        (Answer(b"[]"), "no key set"),
-        (Answer(b'{"keys": [3]}'), "no key set"),
-        (Answer(b'{"keys": []}'), "no RSA or EC key"),
-        (Answer(b" " * (300 << 10)), "larger than 256 KiB"),
-        (Answer(GOOD, ahead=1200), "20 minutes ahead"),
-        (Answer(GOOD, ahead=-1200), "20 minutes behind"),
-        (HTTPError("https://x", 302, "Found", {}, None), "answers 302"),  # type: ignore[arg-type]
-        (TimeoutError("timed out"), "cannot be had: timed out"),
+        ({"keys": b"<html>"}, "is no JSON"),
+        ({"keys": b"[]"}, "no key set"),
+        ({"keys": b'{"keys": [3]}'}, "none of them can be used"),
+        ({"keys": b'{"keys": []}'}, "none of them can be used"),
+        ({"keys": json.dumps({"keys": [SMALL.jwk()]}).encode()}, "none of them can be used"),
+        ({"keys": b" " * (300 << 10)}, "larger than 256 KiB"),
+        ({"status": 302}, "the answer is 302"),
+        ({"ahead": 1200}, "20 minutes ahead"),
+        ({"ahead": -1200}, "20 minutes behind"),
+        ({"own": {"keys": [{"kid": "another"}]}}, "not this hub"),
+        ({"own": []}, "not this hub"),
     ],
 )
-def test_bad_platforms_are_named(monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
-    assert message in problems(monkeypatch, answer)
+async def test_what_is_wrong_is_named(site: Site, changes: dict[str, Any], message: str) -> None:
+    vars(site).update(changes)
+    assert message in await site.problems()
 
 
-def test_bad_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "public_url" in problems(monkeypatch, Answer(GOOD), public_url="")
-    assert "https" in problems(monkeypatch, Answer(GOOD), public_url="http://us.example")
-    assert "enabled" in problems(monkeypatch, Answer(GOOD), sign_in={"lti": {"enabled": False}})
-    assert "no https" in problems(monkeypatch, None, {"version": "1.3", "jwks_url": "file:///etc/shadow"})  # type: ignore[typeddict-item]
+async def test_wrong_settings_and_addresses_are_named(site: Site) -> None:
+    assert "set public_url" in await site.problems(public_url="")
+    assert "enabled" in await site.problems(enabled=False)
+    assert "this hub answers at http://127.0.0.1:1: " in await site.problems(public_url="http://127.0.0.1:1")
+    for name in ("auth_url", "jwks_url", "token_url"):
+        for url in ("file:///etc/shadow", "https://169.254.169.254/"):
+            assert url in await site.problems(site.platform(**{name: url}))
+    assert "cannot be reached" in await site.problems(site.platform(token_url="http://127.0.0.1:1/token"))
 
 
 def test_the_command_fails_where_a_check_fails(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811

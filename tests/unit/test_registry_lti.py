@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,32 @@ def test_nonces_are_bounded(
         registry.use_nonce(moodle.id, "3", later)
     assert not registry.use_nonce(moodle.id, "0", later)
     assert registry.use_nonce(canvas.id, "3", later)
+
+
+# Keys of this tool
+
+
+def test_the_key_before_is_shown_for_a_week_however_old_it_is(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = store.now()
+
+    def after(days: int) -> None:
+        monkeypatch.setattr(store, "now", lambda: start + timedelta(days=days))
+
+    def shown() -> list[str]:
+        return [key.kid for key in registry.tool_keys()]
+
+    def add(kid: str) -> None:
+        registry.add_tool_key(kid, "pem")
+        with registry.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE tool_keys SET created = ? WHERE kid = ?", (str(store.now()), kid))
+
+    add("first")
+    after(100)
+    add("second")
+    assert shown() == ["second", "first"]
+    after(108)
+    assert shown() == ["second"]
+    add("third")
+    assert shown() == ["third", "second"]
