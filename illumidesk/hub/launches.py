@@ -20,6 +20,7 @@ from cachetools import TTLCache
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.metrics import prometheus_log_method
 from jupyterhub.utils import url_path_join
+from sqlalchemy.exc import OperationalError
 from tornado import httputil, web
 
 from illumidesk.authenticators import LTI11Authenticator, LTI13Authenticator
@@ -34,6 +35,7 @@ from illumidesk.lti.errors import TOOL_ADMIN, LTIError
 from illumidesk.lti.keys import key_set
 from illumidesk.lti.launch import Launch
 from illumidesk.registry import Platform
+from illumidesk.registry.store import database_problem
 
 #: Seconds between the platform's login request and its launch, and from a launch in a frame to its window.
 STATE_LIFETIME = 600
@@ -242,6 +244,9 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
             await answer
         except IllumiDeskError as error:
             await self.explain(error)
+        except OperationalError as error:
+            self.db.rollback()
+            await self.explain(database_problem(error, self.classroom.paths.hub_state))
 
 
 def frame_origins(platform: Platform) -> set[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlencode, urlsplit
 
+import jwt
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
@@ -145,6 +146,42 @@ def test_without_the_cookie_the_platforms_storage_or_a_window_helps(context: Bro
             button.click()
         wait_for_lab(opened.value)
         context.clear_cookies()
+
+
+def test_a_teacher_chooses_what_a_link_opens(context: BrowserContext, moodle: LMS) -> None:
+    page = course_page(context, moodle, who="teacher", target="frame")
+    base = moodle.jwks_url.removesuffix("/jwks")
+    moodle.next_claims = {
+        "message_type": "LtiDeepLinkingRequest",
+        "resource_link": None,
+        "https://purl.imsglobal.org/spec/lti-dl/claim/deep_linking_settings": {
+            "deep_link_return_url": f"{base}/return",
+            "accept_types": ["ltiResourceLink"],
+            "accept_presentation_document_targets": ["window"],
+            "data": "a+b/c=&d",
+        },
+    }
+    try:
+        page.get_by_role("button", name="Open notebook").click()
+        frame = page.frame_locator("iframe")
+        expect(frame.get_by_role("heading", name="What shall the link open?")).to_be_visible()
+        page.set_viewport_size({"width": 900, "height": 1500})
+        page.locator("iframe").evaluate("frame => { frame.height = 1250; }")
+        frame.get_by_label("Address for cloning").fill("nonsense")
+        frame.get_by_role("button", name="Add the link").click()
+        expect(frame.get_by_role("alert")).to_contain_text("no address of a git repository")
+        frame.get_by_label("Address for cloning").fill("https://git.example.edu/intro.git")
+        frame.get_by_label("What the link is called").fill("Week 1")
+        picture(page, "lti-pick")
+        frame.get_by_role("button", name="Add the link").click()
+        expect(frame.get_by_role("heading", name="The link is in the course")).to_be_visible()
+    finally:
+        moodle.next_claims = {}
+    (answer,) = moodle.returned
+    said = jwt.decode(answer["JWT"], options={"verify_signature": False})
+    (item,) = said["https://purl.imsglobal.org/spec/lti-dl/claim/content_items"]
+    assert item["title"] == "Week 1"
+    assert said["https://purl.imsglobal.org/spec/lti-dl/claim/data"] == "a+b/c=&d"
 
 
 def test_a_wrong_clock_is_explained(context: BrowserContext, sakai: LMS) -> None:

@@ -157,6 +157,9 @@ class LMS:
     #: Whom the authorization page lets in next, and as which user, if not the brand's.
     who: Who = "student"
     sub: str = ""
+    #: What its launches say besides, and the answers to deep linking that came.
+    next_claims: dict[str, Any] = field(default_factory=dict)
+    returned: list[dict[str, str]] = field(default_factory=list)
 
     def allows_deployment(self, deployment: str) -> bool:
         return deployment in self.deployments or "*" in self.deployments
@@ -279,6 +282,7 @@ class LMS:
 
     def answer(self, query: Mapping[str, str], **changes: Any) -> dict[str, str]:
         """The form that its authorization page posts back."""
+        changes = {**self.next_claims, **changes}
         if self.sub:
             changes.setdefault("sub", self.sub)
         claims = self.claims(self.who, nonce=query["nonce"], **changes)
@@ -294,6 +298,7 @@ class LMS:
         app.router.add_get("/elsewhere", self._answer_good_keys)
         app.router.add_get("/auth", self._answer_login)
         app.router.add_get("/course", self._answer_course)
+        app.router.add_post("/return", self._answer_return)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -351,6 +356,12 @@ class LMS:
             "<script>document.forms[0].submit()</script>"
         )
         return web.Response(text=page, content_type="text/html")
+
+    async def _answer_return(self, request: web.Request) -> web.Response:
+        """What a deep linking answer comes to."""
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        self.returned.append(form)
+        return web.Response(text="<!doctype html><h1>The link is in the course</h1>", content_type="text/html")
 
     async def _answer_course(self, request: web.Request) -> web.Response:
         """A course's page with one link. `?version=1.1&who=student&sub=…&target=frame`, or `_blank` or `_self`."""
