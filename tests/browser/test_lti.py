@@ -30,14 +30,19 @@ def loopback(classroom: Classroom) -> Iterator[None]:
     classroom.wait_for_hub()
 
 
+def add_moodle(classroom: Classroom, platform: LMS) -> None:
+    """As its administrator does by hand."""
+    classroom.cli(
+        *("lti", "platform", "add", "Moodle", "--lti", "1.3", "--replace"),
+        *("--issuer", platform.issuer, "--client-id", platform.client_id, "--deployment", platform.deployments[0]),
+        *("--auth-url", platform.auth_url, "--jwks-url", platform.jwks_url),
+    )
+
+
 @pytest.fixture(scope="module")
 def moodle(classroom: Classroom, loopback: None) -> Iterator[LMS]:
     with served(lms("moodle", 1, tool=classroom.url)) as platform:
-        classroom.cli(
-            *("lti", "platform", "add", "Moodle", "--lti", "1.3", "--replace"),
-            *("--issuer", platform.issuer, "--client-id", platform.client_id, "--deployment", platform.deployments[0]),
-            *("--auth-url", platform.auth_url, "--jwks-url", platform.jwks_url),
-        )
+        add_moodle(classroom, platform)
         yield platform
 
 
