@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from oauthlib.oauth1 import SIGNATURE_TYPE_BODY, Client
 
+from tests.support.lms_services import Services
+
 CLAIM = "https://purl.imsglobal.org/spec/lti/claim/"
 MEMBERSHIP = "http://purl.imsglobal.org/vocab/lis/v2/membership"
 INSTITUTION = "http://purl.imsglobal.org/vocab/lis/v2/institution/person"
@@ -160,6 +162,8 @@ class LMS:
     #: What its launches say besides, and the answers to deep linking that came.
     next_claims: dict[str, Any] = field(default_factory=dict)
     returned: list[dict[str, str]] = field(default_factory=list)
+    #: Grades and rosters, where it has them.
+    services: Services | None = None
 
     def allows_deployment(self, deployment: str) -> bool:
         return deployment in self.deployments or "*" in self.deployments
@@ -299,6 +303,8 @@ class LMS:
         app.router.add_get("/auth", self._answer_login)
         app.router.add_get("/course", self._answer_course)
         app.router.add_post("/return", self._answer_return)
+        if self.services is not None:
+            self.services.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -306,6 +312,8 @@ class LMS:
         host, port = runner.addresses[0][:2]
         before = self.jwks_url, self.auth_url
         self.jwks_url, self.auth_url = f"http://{host}:{port}/jwks", f"http://{host}:{port}/auth"
+        if self.services is not None:
+            self.services.base = f"http://{host}:{port}"
         try:
             yield self
         finally:
