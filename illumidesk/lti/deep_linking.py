@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from oauthlib.oauth1 import SIGNATURE_TYPE_BODY, Client
@@ -21,7 +21,8 @@ from illumidesk.errors import IllumiDeskError
 from illumidesk.lti.errors import LMS_ADMIN, TEACHER, LTIError, shown
 from illumidesk.lti.keys import Key, sign
 from illumidesk.lti.launch import WORKSPACE_PAGES, DeepLinking, Launch, first_text, one_line
-from illumidesk.lti.v13 import CLAIM
+from illumidesk.lti.v11 import Consumer
+from illumidesk.lti.v13 import CLAIM, Platform
 
 Kind = Literal["workspace", "assignment", "git", "file"]
 
@@ -38,30 +39,6 @@ MAX_URL = 1000
 
 #: What people call the types of workspaces.
 WORKSPACE_TITLES: Mapping[str, str] = {"lab": "JupyterLab", "notebook": "Notebook"}
-
-
-class Consumer(Protocol):
-    """A platform that speaks LTI 1.1."""
-
-    @property
-    def key(self) -> str:
-        """The consumer key."""
-
-    @property
-    def secret(self) -> str:
-        """What both sides sign with."""
-
-
-class Platform(Protocol):
-    """A platform that speaks LTI 1.3."""
-
-    @property
-    def issuer(self) -> str:
-        """Whom the answer is for."""
-
-    @property
-    def client_id(self) -> str:
-        """What it calls this tool."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,18 @@ def wait_for_lab(page: Page) -> None:
     expect(page.locator(".jp-Launcher, .jp-Notebook, .jp-FileBrowser").first).to_be_visible(timeout=120_000)
 
 
+def run_a_cell(page: Page) -> None:
+    page.locator(".jp-LauncherCard").filter(has_text="Python 3").first.click()
+    editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+    expect(editor).to_be_visible()
+    expect(page.get_by_text("| Idle")).to_be_visible(timeout=90_000)
+    editor.click()
+    page.keyboard.type("5*4")
+    expect(editor).to_have_text("5*4")
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-OutputArea-output").filter(has_text="20").first).to_be_visible(timeout=90_000)
+
+
 def test_a_student_signs_in_and_runs_a_cell(context: BrowserContext) -> None:
     page = context.new_page()
     page.goto("/")
@@ -50,15 +62,7 @@ def test_a_student_signs_in_and_runs_a_cell(context: BrowserContext) -> None:
     # Without what an earlier visit left open.
     page.goto("/user/student1/lab?reset")
     wait_for_lab(page)
-    page.locator(".jp-LauncherCard").filter(has_text="Python 3").first.click()
-    editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
-    expect(editor).to_be_visible()
-    expect(page.get_by_text("| Idle")).to_be_visible(timeout=90_000)
-    editor.click()
-    page.keyboard.type("5*4")
-    expect(editor).to_have_text("5*4")
-    page.keyboard.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").filter(has_text="20").first).to_be_visible(timeout=90_000)
+    run_a_cell(page)
     # Nobody is asked about news from the Internet.
     expect(page.get_by_text("official Jupyter news")).to_have_count(0)
     picture(page, "notebook")

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.test_first_class import picture, wait_for_lab
+from tests.browser.test_first_class import picture, run_a_cell, wait_for_lab
 from tests.support.classroom import Classroom
 from tests.support.lms import LMS, lms
 from tests.support.lms_thread import served
@@ -71,18 +71,6 @@ def course_page(context: BrowserContext, platform: LMS, **query: str) -> Page:
     parts = urlsplit(platform.jwks_url)
     page.goto(f"{parts.scheme}://{parts.netloc}/course?{urlencode(query)}")
     return page
-
-
-def run_a_cell(page: Page) -> None:
-    page.locator(".jp-LauncherCard").filter(has_text="Python 3").first.click()
-    editor = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first
-    expect(editor).to_be_visible()
-    expect(page.get_by_text("| Idle")).to_be_visible(timeout=90_000)
-    editor.click()
-    page.keyboard.type("5*4")
-    expect(editor).to_have_text("5*4")
-    page.keyboard.press("Shift+Enter")
-    expect(page.locator(".jp-OutputArea-output").filter(has_text="20").first).to_be_visible(timeout=90_000)
 
 
 @pytest.mark.parametrize("version", ["1.3", "1.1"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -25,28 +21,6 @@ def stack_settings() -> dict[str, Any]:
     return {"sign_in": {"lti": {"loopback_platforms": True}}}
 
 
-@contextmanager
-def registering(platform: Registrar) -> Iterator[Registrar]:
-    """Serve in a thread."""
-    loop = asyncio.new_event_loop()
-    ready, done = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with platform.serving():
-            ready.set()
-            await done.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield platform
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(10)
-        loop.close()
-
-
 def opened(stack: Stack, token: str, platform: Registrar) -> requests.Response:
     """What the LMS's administrator sees after pasting the address."""
     parameters = {"invite": token, "openid_configuration": platform.url, "registration_token": TOKEN}
@@ -55,7 +29,7 @@ def opened(stack: Stack, token: str, platform: Registrar) -> requests.Response:
 
 def test_from_an_invitation_to_a_launch(stack: Stack) -> None:
     campus = lms("moodle", 1, tool=stack.url)
-    with served(campus), registering(Registrar()) as platform:
+    with served(campus), served(Registrar()) as platform:
         platform.changes = {"jwks_uri": campus.jwks_url, "authorization_endpoint": campus.auth_url}
         token = stack.expect(201, "POST", "invites", {"name": "Campus"})["token"]
         page = opened(stack, token, platform)
@@ -89,7 +63,7 @@ def test_from_an_invitation_to_a_launch(stack: Stack) -> None:
 
 def test_a_name_that_is_taken_is_said_before_the_platform_registers_us(stack: Stack) -> None:
     stack.expect(201, "POST", "platforms", {"name": "Taken", "version": "1.1"})
-    with registering(Registrar()) as platform:
+    with served(Registrar()) as platform:
         token = stack.expect(201, "POST", "invites", {"name": "taken"})["token"]
         page = opened(stack, token, platform)
         assert page.status_code == 409
@@ -98,7 +72,7 @@ def test_a_name_that_is_taken_is_said_before_the_platform_registers_us(stack: St
 
 
 def test_invitations_that_are_not_good(stack: Stack) -> None:
-    with registering(Registrar()) as platform:
+    with served(Registrar()) as platform:
         assert opened(stack, "wrong", platform).status_code == 403
         made = stack.expect(201, "POST", "invites", {"name": "Other", "days": 1})
         assert made["id"] in [one["id"] for one in stack.expect(200, "GET", "invites")["invites"]]

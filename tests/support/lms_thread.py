@@ -6,9 +6,9 @@ import asyncio
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from html import unescape
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import requests
@@ -20,14 +20,23 @@ WINDOW = {"Sec-Fetch-Dest": "document"}
 FRAME = {"Sec-Fetch-Dest": "iframe"}
 
 
+class Server(Protocol):
+    """Something that answers over HTTP while its context lasts."""
+
+    def serving(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+S = TypeVar("S", bound=Server)
+
+
 @contextmanager
-def served(lms: LMS) -> Iterator[LMS]:
-    """Serve the LMS's keys and pages in a thread."""
+def served(server: S) -> Iterator[S]:
+    """Serve in a thread: an LMS's keys and pages, or a registrar."""
     loop = asyncio.new_event_loop()
     ready, done = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        async with lms.serving():
+        async with server.serving():
             ready.set()
             await done.wait()
 
@@ -35,7 +44,7 @@ def served(lms: LMS) -> Iterator[LMS]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield lms
+        yield server
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(10)
