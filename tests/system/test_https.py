@@ -62,9 +62,9 @@ def https_port(classroom: Classroom) -> Iterator[int]:
     classroom.wait_for_hub()
 
 
-def letsencrypt(classroom: Classroom, domain: str, check: bool = True) -> str:
+def letsencrypt(classroom: Classroom, domain: str, check: bool = True, port: int = 0) -> str:
     argv = ["illumidesk", "https", "letsencrypt", domain, "--email", "admin@example.org", "--agree-tos"]
-    argv += ["--server", ACME, "--challenge-port", str(classroom.port)]
+    argv += ["--server", ACME, "--challenge-port", str(port or classroom.port)]
     environment = {"REQUESTS_CA_BUNDLE": "/root/pebble/cert.pem"}
     done = classroom.machine.run(argv, check=check, timeout=600, env=environment)
     return done.stdout + done.stderr
@@ -96,10 +96,16 @@ def person_at(port: int, name: str) -> Person:
     return person
 
 
-def test_a_name_that_leads_elsewhere_is_said_first(classroom: Classroom, https_port: int) -> None:
+def test_what_is_in_the_way_is_said_first(classroom: Classroom, https_port: int) -> None:
     said = letsencrypt(classroom, "nowhere.invalid", check=False)
-    assert "nowhere.invalid" in said
-    assert "Traceback" not in said
+    assert "DNS knows no address of nowhere.invalid" in said or "nothing is known of nowhere.invalid" in said
+    closed = letsencrypt(classroom, DOMAIN, check=False, port=https_port + 5)
+    assert "refuses connections" in closed
+    assert str(https_port + 5) in closed
+    # Somebody else answers there: the ACME server's own port.
+    foreign = letsencrypt(classroom, DOMAIN, check=False, port=14000)
+    assert "14000" in foreign
+    assert "Traceback" not in said + closed + foreign
     assert not classroom.cli_json("https", "status")["enabled"]
     assert requests.get(f"{classroom.url}/hub/health", timeout=30).ok
 
