@@ -68,8 +68,8 @@ def urls(kind: str | None, version: str | None, as_json: bool) -> None:
 def invite(name: str | None, days: int, revoke: int | None, as_json: bool) -> None:
     """Let an LMS register itself: print an address to paste into it.
 
-    NAME is what you call the LMS. The address is good once. Moodle, Canvas, Blackboard, Brightspace and Sakai take it
-    (LTI Dynamic Registration).
+    NAME is what you call the LMS. The address is good once. Moodle, Canvas, Brightspace and Sakai take it (LTI
+    Dynamic Registration).
     """
     from illumidesk.cli.output import print_json
     from illumidesk.host.hub_client import HubClient
