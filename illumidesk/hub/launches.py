@@ -42,6 +42,15 @@ STATE_LIFETIME = 600
 TICKET_LIFETIME = 300
 #: Largest form, in bytes: real launches have less than 20 KiB.
 MAX_FORM = 256 << 10
+#: Most characters of a login request, which is kept for a while before anything of it is proved.
+MAX_LOGIN = 8 << 10
+#: What a login request may say (Security Framework 1.0, section 5.1.1.1; LTI Client Side postMessages 0.1).
+_OF_LOGIN = frozenset(
+    {
+        "iss", "login_hint", "target_link_uri", "lti_message_hint", "client_id", "lti_deployment_id",
+        "lti_storage_target",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Pending:
 
     def __init__(self) -> None:
         self.tickets: TTLCache[str, Ticket] = TTLCache(5_000, TICKET_LIFETIME)
-        self.logins: TTLCache[str, dict[str, str]] = TTLCache(5_000, STATE_LIFETIME)
+        self.logins: TTLCache[str, dict[str, str]] = TTLCache(2_000, STATE_LIFETIME)
         self.pickings: TTLCache[str, deep_linking.Picking] = TTLCache(5_000, deep_linking.PICK_LIFETIME)
 
 
@@ -343,7 +352,9 @@ class LTI13LoginHandler(LTI13Handler):
     post = get
 
     async def _login(self) -> None:
-        parameters = self.form()
+        parameters = {name: text for name, text in self.form().items() if name in _OF_LOGIN}
+        if sum(map(len, parameters.values())) > MAX_LOGIN:
+            raise LTIError("the sign-in is too large for one", code="too-large", status=413)
         platform = v13.platform_of_login(parameters, self.classroom.registry.platforms_by_issuer)
         state, nonce, proof = self.new_state(platform, parameters)
         redirect_uri = f"{self.own()}{url_path_join(self.hub.base_url, 'lti13/launch')}"

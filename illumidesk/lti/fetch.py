@@ -21,6 +21,10 @@ TIMEOUT = 5.0
 MAX_BYTES = 256 << 10
 
 
+#: How networks that have IPv6 alone name addresses of IPv4 (RFC 6052, section 2.1).
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 class FetchError(Exception):
     """What went wrong, in words that complete "the keys cannot be had: …"."""
 
@@ -104,10 +108,13 @@ def check_url(url: str, *, loopback: bool) -> None:
         _ = parts.port
     except ValueError:
         raise FetchError("it is no address") from None
-    if not host or parts.scheme not in (("https", "http") if loopback else ("https",)) or parts.username is not None:
+    numbers = _numbers(host)
+    here = host == "localhost" or any(ipaddress.ip_address(number).is_loopback for number in numbers)
+    secure = parts.scheme == "https" or (parts.scheme == "http" and loopback and here)
+    if not host or not secure or parts.username is not None:
         raise FetchError("it is no https address")
     # aiohttp does not ask its resolver for numbers.
-    for number in _numbers(host):
+    for number in numbers:
         _check_address(number, loopback=loopback)
 
 
@@ -117,13 +124,14 @@ def _numbers(host: str) -> list[str]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return []
-    return [str(entry[4][0]) for entry in found]
+    return [str(entry[4][0]).partition("%")[0] for entry in found]
 
 
 def _check_address(address: str, *, loopback: bool) -> None:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
+        behind_nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
+        ip = ip.ipv4_mapped or ip.sixtofour or behind_nat64 or ip
     if ip.is_loopback and loopback:
         return
     if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved:

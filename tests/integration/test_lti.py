@@ -346,6 +346,16 @@ def test_forms_that_are_too_large_or_odd(stack: Stack, browser: Browser) -> None
     assert "Traceback" not in stack.log("hub")
 
 
+def test_a_login_keeps_no_more_than_it_needs(stack: Stack, moodle: LMS, browser: Browser) -> None:
+    parameters = moodle.login_request(lti_message_hint="x" * 10_000)
+    answer = browser.post("/hub/lti13/login", parameters)
+    assert answer.status_code == 413
+    query = browser.login_13(moodle, headers=FRAME, other="x" * 2000)
+    browser.session.cookies.clear()
+    answer = browser.post("/hub/lti13/launch", moodle.answer(query), FRAME)
+    assert "other" not in form_of(answer.text)[1]
+
+
 def test_the_page_names_the_log_line(stack: Stack, moodle: LMS, browser: Browser) -> None:
     url = f"{stack.url}/hub/lti11/launch"
     answer = browser.post(url, moodle.signed(moodle.fields(), url, now=1_000_000_000))

@@ -219,9 +219,6 @@ async def test_addresses_of_this_machine_are_never_connected_to(
 )
 @pytest.mark.parametrize("loopback", [False, True])
 async def test_what_is_no_https_address(url: str, loopback: bool) -> None:
-    if loopback and url.startswith("http://lms"):
-        fetch.check_url(url, loopback=True)
-        return
     with pytest.raises(FetchError):
         await get_json(url, loopback=loopback)
 
@@ -229,7 +226,16 @@ async def test_what_is_no_https_address(url: str, loopback: bool) -> None:
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[fe80::1]", "224.0.0.1"])
 async def test_loopback_is_all_that_its_setting_allows(host: str) -> None:
     with pytest.raises(FetchError, match="this machine itself"):
-        await get_json(f"http://{host}/", loopback=True)
+        await get_json(f"https://{host}/", loopback=True)
+
+
+@pytest.mark.parametrize(("address", "good"), [("64:ff9b::c000:201", True), ("64:ff9b::7f00:1", False)])
+def test_a_network_of_ipv6_alone_reaches_its_lms(address: str, good: bool) -> None:
+    if good:
+        fetch.check_url(f"https://[{address}]/jwks", loopback=False)
+        return
+    with pytest.raises(FetchError, match="this machine itself"):
+        fetch.check_url(f"https://[{address}]/jwks", loopback=False)
 
 
 # What is kept
