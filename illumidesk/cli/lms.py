@@ -5,52 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class Tool:
-    """This installation's addresses, as an LMS is given them."""
-
-    base: str
-
-    @property
-    def start(self) -> str:
-        """Where a link leads: to the person's own server."""
-        return f"{self.base}/hub/"
-
-    @property
-    def launch11(self) -> str:
-        """LTI 1.1's launch."""
-        return f"{self.base}/hub/lti11/launch"
-
-    @property
-    def login(self) -> str:
-        """LTI 1.3's login initiation."""
-        return f"{self.base}/hub/lti13/login"
-
-    @property
-    def launch13(self) -> str:
-        """LTI 1.3's redirect address."""
-        return f"{self.base}/hub/lti13/launch"
-
-    @property
-    def jwks(self) -> str:
-        """The tool's public keys."""
-        return f"{self.base}/hub/lti13/jwks"
-
-    @property
-    def config(self) -> str:
-        """Canvas's configuration."""
-        return f"{self.base}/hub/lti13/config.json"
-
-    @property
-    def cartridge(self) -> str:
-        """LTI 1.1's configuration as XML."""
-        return f"{self.base}/hub/lti11/config.xml"
-
-    @property
-    def domain(self) -> str:
-        """The host's name."""
-        return self.base.partition("://")[2]
+from illumidesk.lti.addresses import Tool
 
 
 @dataclass(frozen=True)

@@ -281,8 +281,6 @@ class Classroom:
         self._set_groups(course_id, name, role)
         self._enrolled[course_id, name] = role
 
-    # Launches from learning management systems
-
     # Launches
 
     async def launch(self, launch: Launch) -> tuple[str, str | None]:

@@ -11,8 +11,9 @@ from jupyterhub.handlers import BaseHandler
 from illumidesk.hub.classroom import Classroom
 from illumidesk.hub.launches import LTIHandler, origin_of
 from illumidesk.lti import registration
+from illumidesk.lti.addresses import Tool
 from illumidesk.lti.errors import TOOL_ADMIN, LTIError
-from illumidesk.lti.registration import Configuration, Tool
+from illumidesk.lti.registration import Configuration
 from illumidesk.registry import Invite
 from illumidesk.registry.models import ANY_DEPLOYMENT
 

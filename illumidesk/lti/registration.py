@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from illumidesk.lti.addresses import Tool
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, shown
 from illumidesk.lti.fetch import FetchError, check_url, get_json, post_json
 from illumidesk.lti.launch import one_line
@@ -34,33 +35,6 @@ _CLOUDS = {
     "canvas.instructure.com": (".instructure.com", ".canvaslms.com"),
     "blackboard.com": (".blackboard.com",),
 }
-
-
-@dataclass(frozen=True)
-class Tool:
-    """This installation's addresses for platforms."""
-
-    own: str
-
-    @property
-    def login(self) -> str:
-        """Where a login begins."""
-        return f"{self.own}/hub/lti13/login"
-
-    @property
-    def launch(self) -> str:
-        """Where launches are posted."""
-        return f"{self.own}/hub/lti13/launch"
-
-    @property
-    def jwks(self) -> str:
-        """The tool's keys."""
-        return f"{self.own}/hub/lti13/jwks"
-
-    @property
-    def domain(self) -> str:
-        """Host, and port where it is not https's."""
-        return self.own.partition("://")[2]
 
 
 @dataclass(frozen=True)
@@ -165,9 +139,9 @@ def _unusable(why: str) -> LTIError:
 def registration_of(tool: Tool, configuration: Configuration) -> dict[str, Any]:
     """What this tool says of itself (Dynamic Registration 1.0, section 3.5.1)."""
     wanted = [scope for scope in SCOPES if not configuration.scopes or scope in configuration.scopes]
-    messages: list[dict[str, Any]] = [{"type": "LtiResourceLinkRequest", "target_link_uri": tool.launch}]
+    messages: list[dict[str, Any]] = [{"type": "LtiResourceLinkRequest", "target_link_uri": tool.launch13}]
     if not configuration.messages or "LtiDeepLinkingRequest" in configuration.messages:
-        deep: dict[str, Any] = {"type": "LtiDeepLinkingRequest", "target_link_uri": tool.launch, "label": TITLE}
+        deep: dict[str, Any] = {"type": "LtiDeepLinkingRequest", "target_link_uri": tool.launch13, "label": TITLE}
         if configuration.product == "canvas":
             deep["placements"] = ["link_selection", "assignment_selection"]
             messages[0]["placements"] = ["course_navigation"]
@@ -176,7 +150,7 @@ def registration_of(tool: Tool, configuration: Configuration) -> dict[str, Any]:
     configured: dict[str, Any] = {
         "domain": tool.domain,
         "description": DESCRIPTION,
-        "target_link_uri": tool.launch,
+        "target_link_uri": tool.launch13,
         "claims": list(CLAIMS),
         "messages": messages,
     }
@@ -191,7 +165,7 @@ def registration_of(tool: Tool, configuration: Configuration) -> dict[str, Any]:
         "grant_types": ["implicit", "client_credentials"],
         "client_name": TITLE,
         "initiate_login_uri": tool.login,
-        "redirect_uris": [tool.launch],
+        "redirect_uris": [tool.launch13],
         "jwks_uri": tool.jwks,
         "token_endpoint_auth_method": "private_key_jwt",
         "scope": " ".join(wanted),
@@ -248,7 +222,7 @@ def canvas_configuration(tool: Tool) -> dict[str, Any]:
         "title": TITLE,
         "description": DESCRIPTION,
         "oidc_initiation_url": tool.login,
-        "target_link_uri": tool.launch,
+        "target_link_uri": tool.launch13,
         "public_jwk_url": tool.jwks,
         "scopes": list(SCOPES),
         "custom_fields": {"canvas_user_login_id": "$Canvas.user.loginId"},
@@ -257,7 +231,7 @@ def canvas_configuration(tool: Tool) -> dict[str, Any]:
                 "platform": "canvas.instructure.com",
                 "domain": tool.domain,
                 "privacy_level": "public",
-                "settings": {"placements": [{**one, "target_link_uri": tool.launch} for one in placements]},
+                "settings": {"placements": [{**one, "target_link_uri": tool.launch13} for one in placements]},
             }
         ],
     }
@@ -282,7 +256,7 @@ def cartridge(tool: Tool) -> bytes:
         element.text = text or None
         return element
 
-    launch = f"{tool.own}/hub/lti11/launch"
+    launch = tool.launch11
     add(root, "blti", "title", TITLE)
     add(root, "blti", "description", DESCRIPTION)
     add(root, "blti", "launch_url", launch)

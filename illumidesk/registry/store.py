@@ -369,8 +369,10 @@ class Registry:
                 platform = Platform(**wanted)
                 session.add(platform)
                 session.flush()
-                invite = None if invite_id is None else session.get(Invite, invite_id)
-                if invite is not None:
+                if invite_id is not None:
+                    invite = session.get(Invite, invite_id)
+                    if invite is None or invite.platform_id is not None:
+                        raise unknown_invite(invite_id)
                     invite.platform_id = platform.id
                 return platform, True
             if not replace:
@@ -457,9 +459,7 @@ class Registry:
         with self._session() as session:
             invite = session.get(Invite, invite_id)
             if invite is None or invite.platform_id is not None:
-                raise IllumiDeskError(
-                    f"there is no invitation {invite_id}", hint="`illumidesk lti invites` lists them", status=404
-                )
+                raise unknown_invite(invite_id)
             session.delete(invite)
 
     # Keys of this tool
@@ -488,12 +488,6 @@ class Registry:
         """What is known of that person of the platform."""
         with self._session() as session:
             return session.get(Identity, (platform_id, sub))
-
-    def identities(self, name: str) -> list[Identity]:
-        """Where the person comes from."""
-        with self._session() as session:
-            query = select(Identity).where(Identity.name == name).order_by(Identity.platform_id)
-            return list(session.scalars(query))
 
     def ensure_identity(
         self,
@@ -653,6 +647,13 @@ def unknown_platform(platform: int | str) -> IllumiDeskError:
     """The error for a platform that is not there."""
     return IllumiDeskError(
         f"there is no platform {platform}", hint="`illumidesk lti platform list` shows the platforms", status=404
+    )
+
+
+def unknown_invite(invite_id: int) -> IllumiDeskError:
+    """The error for an invitation that is not there, or not any more."""
+    return IllumiDeskError(
+        f"there is no invitation {invite_id}", hint="`illumidesk lti invites` lists them", status=404
     )
 
 

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 
 from illumidesk.lti import registration
+from illumidesk.lti.addresses import Tool
 from illumidesk.lti.errors import LTIError
-from illumidesk.lti.registration import TOOL, Tool
+from illumidesk.lti.registration import TOOL
 from tests.support.registrar import TOKEN, Registrar
 
 OURS = Tool("https://hub.example.edu")

@@ -186,7 +186,9 @@ def test_one_person_of_a_platform_is_one_for_ever(registry: Registry, moodle: Pl
     assert registry.ensure_identity(canvas.id, "7", ["ana"], email="new@x.y") == ("ana-2", True)
     assert registry.ensure_identity(moodle.id, "8", ["ana", "ana-silva"]) == ("ana-silva", True)
     assert registry.is_from_platform("ana-2")
-    assert [one.platform_id for one in registry.identities("ana-2")] == [canvas.id]
+    other = registry.identity(canvas.id, "7")
+    assert other is not None
+    assert other.name == "ana-2"
     assert registry.platform_counts() == {moodle.id: (2, 0), canvas.id: (1, 0)}
 
 
@@ -362,3 +364,29 @@ def test_the_key_before_is_shown_for_a_week_however_old_it_is(
     assert shown() == ["second"]
     add("third")
     assert shown() == ["third", "second"]
+
+
+# Invitations
+
+
+def test_an_invitation_brings_one_platform_unless_it_was_taken_back(registry: Registry) -> None:
+    used, token = registry.add_invite("One", timedelta(days=1))
+    platform, _ = registry.add_platform("One", "1.3", **V13, invite_id=used.id)
+    assert registry.invite(token) is None
+    back, token = registry.add_invite("Two", timedelta(days=1))
+    registry.revoke_invite(back.id)
+    assert registry.invite(token) is None
+    other = {**V13, "client_id": "other"}
+    for number in (used.id, back.id):
+        with pytest.raises(IllumiDeskError, match="no invitation"):
+            registry.add_platform("Two", "1.3", **other, invite_id=number)
+    assert [one.id for one in registry.platforms()] == [platform.id]
+
+
+def test_an_invitation_ends(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, token = registry.add_invite("One", timedelta(days=1))
+    start = store.now()
+    assert registry.invite(token) is not None
+    monkeypatch.setattr(store, "now", lambda: start + timedelta(days=2))
+    assert registry.invite(token) is None
+    assert registry.invites() == []
