@@ -323,7 +323,6 @@ def test_half_a_download_does_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give root away")
 def test_refuses_without_root() -> None:
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-s", "--", "--yes"],
@@ -339,10 +338,13 @@ def test_refuses_without_root() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="this machine runs systemd")
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to get that far")
 def test_refuses_without_systemd() -> None:
-    done = subprocess.run(["bash", str(INSTALL_SH), "--yes"], capture_output=True, text=True, timeout=30, check=False)
+    # Out of sight, where this machine runs it.
+    hidden = (
+        '[ ! -d /run/systemd ] || mount -t tmpfs tmpfs /run/systemd; [ ! -e /run/systemd/system ]; exec bash "$0" --yes'
+    )
+    argv = ["unshare", "--mount", "bash", "-ec", hidden, str(INSTALL_SH)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "not running systemd" in done.stderr
 
