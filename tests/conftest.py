@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: leaves no class behind")
     config.addinivalue_line("markers", "smoke: what is also run on the other supported releases")
+
+
+@pytest.fixture(scope="session")
+def openedx_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with Open edX's LTI consumer."""
+    from tests.support.openedx import make_environment
+
+    return make_environment(tmp_path_factory.mktemp("peers") / "venv")
 
 
 @pytest.fixture(scope="session")

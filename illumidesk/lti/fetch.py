@@ -65,13 +65,14 @@ async def _request(method: str, url: str, *, loopback: bool, body: Any = None, t
     if token:
         headers["Authorization"] = f"Bearer {token}"
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    connector = aiohttp.TCPConnector(resolver=_Resolver(loopback), force_close=True)
     try:
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
+            aiohttp.ClientSession(
+                connector=connector(loopback, force_close=True), timeout=timeout, auto_decompress=False
+            ) as session,
             session.request(method, url, allow_redirects=False, headers=headers, json=body) as answer,
         ):
-            text = await _limited(answer)
+            text = await limited(answer)
             if answer.status not in (200, 201):
                 raise FetchError(f"the answer is {answer.status}{_reason(text)}")
     except FetchError:
@@ -138,6 +139,16 @@ def _check_address(address: str, *, loopback: bool) -> None:
         raise FetchError("it leads to this machine itself or to no host of a network")
 
 
+def connector(loopback: bool, **options: Any) -> aiohttp.TCPConnector:
+    """What connects to no address that `check_url` would refuse, whatever a name leads to.
+
+    Args:
+        loopback: as in `get_json`.
+        options: aiohttp's.
+    """
+    return aiohttp.TCPConnector(resolver=_Resolver(loopback), **options)
+
+
 class _Resolver(AbstractResolver):
     def __init__(self, loopback: bool) -> None:
         self._loopback = loopback
@@ -155,11 +166,20 @@ class _Resolver(AbstractResolver):
         await self._system.close()
 
 
-async def _limited(answer: aiohttp.ClientResponse) -> bytes:
+async def limited(answer: aiohttp.ClientResponse, most: int = MAX_BYTES) -> bytes:
+    """The body of an answer.
+
+    Args:
+        answer: whose body has not been read.
+        most: bytes.
+
+    Raises:
+        FetchError: where it has more.
+    """
     body = bytearray()
     async for chunk in answer.content.iter_any():
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise FetchError(f"the answer is larger than {MAX_BYTES >> 10} KiB")
+        if len(body) > most:
+            raise FetchError(f"the answer is larger than {most >> 10} KiB")
         await asyncio.sleep(0)
     return bytes(body)

@@ -42,6 +42,27 @@ class DeepLinking:
 
 
 @dataclass(frozen=True)
+class LinkServices:
+    """What the platform offers for grades and rosters with a launch. What it does not offer is "".
+
+    Attributes:
+        line_item: the link's own column (AGS 2.0, claim `lineitem`).
+        line_items: the course's columns (claim `lineitems`).
+        ags_scopes: what may be done with them.
+        memberships: the course's roster (NRPS 2.0).
+        outcome_url: where LTI 1.1 takes grades (Basic Outcomes).
+        sourcedid: what stands for this person's grade there, letter by letter.
+    """
+
+    line_item: str = ""
+    line_items: str = ""
+    ags_scopes: tuple[str, ...] = ()
+    memberships: str = ""
+    outcome_url: str = ""
+    sourcedid: str = ""
+
+
+@dataclass(frozen=True)
 class Launch:
     """A message of a platform that has been verified. Text that the platform did not send is "".
 
@@ -56,6 +77,7 @@ class Launch:
         custom: custom parameters, as sent.
         return_url: where the platform would have the person back; not checked.
         deep_linking: where the launch asks for a link rather than following one.
+        services: for grades and rosters.
     """
 
     platform_id: int
@@ -77,6 +99,7 @@ class Launch:
     custom: Mapping[str, str] = field(default_factory=dict)
     return_url: str = ""
     deep_linking: DeepLinking | None = None
+    services: LinkServices = LinkServices()
 
 
 # Roles
@@ -212,6 +235,11 @@ def local_path(text: str, own: str) -> str:
     if text.startswith(("?", "#")):
         text = f"/{text}"
     return text if text.startswith("/") else f"/hub/user-redirect/{text}"
+
+
+def service_address(value: object) -> str:
+    """Where a service of the platform is, letter by letter; "" for what is no address or too long for one."""
+    return value if isinstance(value, str) and len(value) <= MAX_NEXT and is_web_address(value) else ""
 
 
 def is_web_address(text: str) -> bool:

@@ -39,7 +39,11 @@ _CLOUDS = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a platform says of itself (Dynamic Registration 1.0, section 3.3)."""
+    """What a platform says of itself (Dynamic Registration 1.0, section 3.3).
+
+    Attributes:
+        audience: whom requests for access tokens are meant for; "" where that is `token_url`.
+    """
 
     issuer: str
     auth_url: str
@@ -49,6 +53,7 @@ class Configuration:
     product: str
     messages: tuple[str, ...]
     scopes: tuple[str, ...]
+    audience: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,16 @@ async def configuration_at(url: str, *, loopback: bool = False) -> Configuration
             if isinstance(one, dict) and isinstance(one.get("type"), str)
         ),
         scopes=tuple(one for one in (scopes if isinstance(scopes, list) else []) if isinstance(one, str)),
+        audience=_audience(answer.get("authorization_server")),
     )
+
+
+def _audience(value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,1000}", value):
+        raise _unusable("its authorization_server is none")
+    return value
 
 
 def _check_issuer(issuer: str, url: str) -> None:

@@ -12,11 +12,24 @@ from oauthlib.oauth1 import Client
 from oauthlib.oauth1.rfc5849 import signature
 
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, clock_problem, shown
-from illumidesk.lti.launch import DeepLinking, Launch, first_text, is_web_address, next_of, one_line, role_of
+from illumidesk.lti.launch import (
+    DeepLinking,
+    Launch,
+    LinkServices,
+    first_text,
+    is_web_address,
+    next_of,
+    one_line,
+    role_of,
+    service_address,
+)
 from illumidesk.registry import MemberRole
 
 #: Seconds that a launch's time may differ from ours (the LTI guide's 90 minutes would keep more nonces than needed).
 WINDOW = 300
+
+#: Longest sourcedid that is kept, in characters.
+MAX_SOURCEDID = 4096
 
 LAUNCH = "basic-lti-launch-request"
 SELECTION = "ContentItemSelectionRequest"
@@ -217,6 +230,10 @@ def _launch(form: Mapping[str, str], url: str, platform_id: int, roles: Mapping[
         custom=custom,
         return_url=form.get("launch_presentation_return_url", ""),
         deep_linking=selection,
+        services=LinkServices(
+            outcome_url=service_address(form.get("lis_outcome_service_url")),
+            sourcedid=_sourcedid(form),
+        ),
     )
 
 
@@ -229,6 +246,12 @@ _LOGINS = (
     "custom_username",
     "lis_person_sourcedid",
 )
+
+
+def _sourcedid(form: Mapping[str, str]) -> str:
+    """Letter by letter, since the platform compares it so; a part of one would be none."""
+    sourcedid = form.get("lis_result_sourcedid", "")
+    return sourcedid if len(sourcedid) <= MAX_SOURCEDID else ""
 
 
 def _selection(form: Mapping[str, str]) -> DeepLinking:

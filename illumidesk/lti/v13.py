@@ -13,7 +13,17 @@ from jwt.exceptions import InvalidSubjectError
 
 from illumidesk.lti.errors import LMS_ADMIN, TOOL_ADMIN, LTIError, clock_problem, shown
 from illumidesk.lti.jwks import ALGORITHMS, JwksCache
-from illumidesk.lti.launch import DeepLinking, Launch, first_text, is_web_address, next_of, one_line, role_of
+from illumidesk.lti.launch import (
+    DeepLinking,
+    Launch,
+    LinkServices,
+    first_text,
+    is_web_address,
+    next_of,
+    one_line,
+    role_of,
+    service_address,
+)
 from illumidesk.lti.v11 import NonceStore
 from illumidesk.registry import MemberRole
 
@@ -336,6 +346,22 @@ def _launch(claims: Mapping[str, Any], platform: Platform, roles: Mapping[str, M
         custom=custom,
         return_url=_return_url(claims),
         deep_linking=selection,
+        services=_services(claims),
+    )
+
+
+def _services(claims: Mapping[str, Any]) -> LinkServices:
+    """Where grades go (AGS 2.0, section 3.1) and the roster is (NRPS 2.0, section 3.6.1.1)."""
+    ags = _mapping(claims.get("https://purl.imsglobal.org/spec/lti-ags/claim/endpoint"))
+    nrps = _mapping(claims.get("https://purl.imsglobal.org/spec/lti-nrps/claim/namesroleservice"))
+    scopes = ags.get("scope")
+    if isinstance(scopes, str):
+        scopes = scopes.split()
+    return LinkServices(
+        line_item=service_address(ags.get("lineitem")),
+        line_items=service_address(ags.get("lineitems")),
+        ags_scopes=tuple(one for one in scopes if isinstance(one, str))[:20] if isinstance(scopes, list) else (),
+        memberships=service_address(nrps.get("context_memberships_url")),
     )
 
 

@@ -23,9 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from oauthlib.oauth1 import SIGNATURE_TYPE_BODY, Client
 
-from tests.support.lms_services import Services
+from tests.support.lms_services import AGS, NRPS, Services
 
 CLAIM = "https://purl.imsglobal.org/spec/lti/claim/"
+AGS_CLAIM = "https://purl.imsglobal.org/spec/lti-ags/claim/"
+NRPS_CLAIM = "https://purl.imsglobal.org/spec/lti-nrps/claim/"
+SCOPES = (f"{AGS}lineitem", f"{AGS}result.readonly", f"{AGS}score", NRPS)
 MEMBERSHIP = "http://purl.imsglobal.org/vocab/lis/v2/membership"
 INSTITUTION = "http://purl.imsglobal.org/vocab/lis/v2/institution/person"
 SYSTEM = "http://purl.imsglobal.org/vocab/lis/v2/system/person"
@@ -162,8 +165,11 @@ class LMS:
     #: What its launches say besides, and the answers to deep linking that came.
     next_claims: dict[str, Any] = field(default_factory=dict)
     returned: list[dict[str, str]] = field(default_factory=list)
-    #: Grades and rosters, where it has them.
+    #: Grades and rosters, where it has them: launches say where, and a student's result is asked for by its sourcedid.
     services: Services | None = None
+    #: Where it gives out access tokens, and whom requests for them are for.
+    token_url: str = ""
+    token_audience: str = ""
 
     def allows_deployment(self, deployment: str) -> bool:
         return deployment in self.deployments or "*" in self.deployments
@@ -194,6 +200,10 @@ class LMS:
             "tool_consumer_info_product_family_code": self.brand,
         }
         values.update(_ODD_FIELDS[self.brand])
+        if self.services is not None:
+            user = changes.get("user_id") or values["user_id"]
+            values["lis_outcome_service_url"] = self.services.outcomes_url
+            values["lis_result_sourcedid"] = sourcedid(user or "", values["resource_link_id"] or "")
         values.update(changes)
         return {name: value for name, value in values.items() if value is not None}
 
@@ -257,8 +267,30 @@ class LMS:
             "tool_platform": {"guid": "e1", "product_family_code": self.brand, "version": "cloud"},
         }
         values.update(_odd_claims(self.brand, self.client_id))
+        if self.services is not None:
+            link = changes.get("resource_link", values["resource_link"]) or {}
+            values.update(self._services_claims(link.get("id", "")))
         values.update(changes)
         return {_long(name): value for name, value in values.items() if value is not None}
+
+    def _services_claims(self, link: str) -> dict[str, Any]:
+        """Where the services are (AGS 2.0, section 3.1; NRPS 2.0, section 2.2), and the column of the link."""
+        assert self.services is not None
+        offered = self.services.offered
+        endpoint: dict[str, Any] = {
+            "scope": [scope for scope in SCOPES if offered is None or scope in offered],
+            "lineitems": self.services.line_items_url,
+        }
+        for number, item in self.services.line_items.items():
+            if link and item.get("resourceLinkId") == link:
+                endpoint["lineitem"] = self.services.line_item_url(number)
+        return {
+            f"{AGS_CLAIM}endpoint": endpoint,
+            f"{NRPS_CLAIM}namesroleservice": {
+                "context_memberships_url": self.services.memberships_url,
+                "service_versions": ["2.0"],
+            },
+        }
 
     def token(
         self, claims: Mapping[str, Any], *, key: SigningKey | None = None, headers: Mapping[str, Any] | None = None
@@ -310,14 +342,16 @@ class LMS:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0][:2]
-        before = self.jwks_url, self.auth_url
+        before = self.jwks_url, self.auth_url, self.token_url
         self.jwks_url, self.auth_url = f"http://{host}:{port}/jwks", f"http://{host}:{port}/auth"
         if self.services is not None:
             self.services.base = f"http://{host}:{port}"
+            self.services.key, self.services.secret = self.key, self.secret
+            self.token_url = self.services.token_url
         try:
             yield self
         finally:
-            self.jwks_url, self.auth_url = before
+            self.jwks_url, self.auth_url, self.token_url = before
             await runner.cleanup()
 
     def key_set(self) -> dict[str, Any]:
@@ -396,6 +430,12 @@ class LMS:
             f"<button>Open notebook</button></form>{frame}<script>{_PLATFORM_STORAGE}</script></body></html>"
         )
         return web.Response(text=page, content_type="text/html")
+
+
+def sourcedid(user: str, link: str) -> str:
+    """A student's `lis_result_sourcedid`, as Moodle's: JSON, with a hash that is another at every launch."""
+    data = {"instanceid": link, "userid": user, "typeid": None, "launchid": secrets.randbelow(1 << 30)}
+    return json.dumps({"data": data, "hash": secrets.token_hex(16)}, separators=(",", ":"))
 
 
 def lms(brand: Brand, number: int = 1, **changes: Any) -> LMS:

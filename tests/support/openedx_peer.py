@@ -1,4 +1,4 @@
-"""Open edX's own LTI consumer, asked by lines of JSON. It runs in an environment of its own, see test_lti_peers.py.
+"""Open edX's own LTI consumer, asked by lines of JSON. It runs in an environment of its own, see openedx.py.
 
 Nothing here builds a message: all of it is `lti_consumer`'s.
 """

@@ -104,6 +104,120 @@ async def test_line_items_and_scores(tool: Tool) -> None:
     assert (await tool.ask("POST", scores, "none", SCORE, score)).status == 401
 
 
+async def test_what_is_asked_for_of_line_items(tool: Tool) -> None:
+    services = tool.services
+    services.line_items = {
+        number: {
+            "label": f"ps{number}",
+            "scoreMaximum": 10,
+            "resourceId": f"ps{number}",
+            "tag": "a" if number > 1 else "b",
+        }
+        for number in (1, 2, 3)
+    }
+    _, token = await tool.token(" ".join(SCOPES))
+
+    async def labels(query: str) -> list[str]:
+        answer = await tool.ask("GET", f"{services.line_items_url}&{query}", token)
+        return [one["label"] for one in await answer.json(content_type=None)]
+
+    assert await labels("resource_id=ps3") == ["ps3"]
+    assert await labels("tag=a") == ["ps2", "ps3"]
+    assert await labels("tag=a&resource_link_id=x") == []
+    services.heeds_filters = False
+    assert await labels("tag=a") == ["ps1", "ps2"]
+
+
+async def sent(tool: Tool, token: str, when: str, points: float = 7, user: str = "4", **changes: Any) -> int:
+    score = {
+        "userId": user, "scoreGiven": points, "scoreMaximum": 10, "timestamp": when,
+        "activityProgress": "Completed", "gradingProgress": "FullyGraded", **changes,
+    }  # fmt: skip
+    url = tool.services.line_item_url(1).replace("?", "/scores?")
+    return int((await tool.ask("POST", url, token, SCORE, score)).status)
+
+
+@pytest.mark.parametrize(
+    ("brand", "statuses", "accepted"),
+    [("", [200, 409, 409, 409, 200, 200], 3), ("moodle", [200, 409, 409, 409, 409, 200], 2),
+     ("canvas", [200, 200, 200, 400, 200, 200], 4)],
+)  # fmt: skip
+async def test_a_score_is_later_than_the_last(tool: Tool, brand: Any, statuses: list[int], accepted: int) -> None:
+    tool.services.brand = brand
+    tool.services.line_items[1] = {"label": "ps1", "scoreMaximum": 20}
+    _, token = await tool.token(" ".join(SCOPES))
+    first, earlier, little, later = (
+        f"2026-01-01T00:00:{second}Z" for second in ("10.000", "09.000", "10.500", "11.500")
+    )
+    sends = [(first, 7), (first, 7), (first, 8), (earlier, 9), (little, 10), (later, 5)]
+    assert [await sent(tool, token, when, points) for when, points in sends] == statuses
+    assert len(tool.services.accepted) == len(tool.services.scores[1]) == accepted
+    assert tool.services.book[1]["4"]["scoreGiven"] == 5
+
+
+async def test_results_are_in_the_columns_scale(tool: Tool) -> None:
+    tool.services.line_items[1] = {"label": "ps1", "scoreMaximum": 20}
+    _, token = await tool.token(" ".join(SCOPES))
+    assert await sent(tool, token, "2026-01-01T00:00:00Z", 7, "4") == 200
+    assert await sent(tool, token, "2026-01-01T00:00:00Z", 7, "3", gradingProgress="PendingManual") == 200
+    url = tool.services.line_item_url(1).replace("?", "/results?")
+    (one,) = await (await tool.ask("GET", f"{url}&user_id=4", token)).json(content_type=None)
+    assert (one["resultScore"], one["resultMaximum"]) == (14, 20)
+    (one,) = await (await tool.ask("GET", f"{url}&user_id=3", token)).json(content_type=None)
+    assert "resultScore" not in one
+    assert len(await (await tool.ask("GET", url, token)).json(content_type=None)) == 2
+
+
+async def test_tokens_end(tool: Tool) -> None:
+    tool.services.lifetime = 0
+    _, token = await tool.token(" ".join(SCOPES))
+    assert (await tool.ask("GET", tool.services.line_items_url, token)).status == 401
+    tool.services.lifetime = 60
+    _, token = await tool.token(" ".join(SCOPES))
+    assert (await tool.ask("GET", tool.services.line_items_url, token)).status == 200
+    tool.services.forget_tokens()
+    assert (await tool.ask("GET", tool.services.line_items_url, token)).status == 401
+    tool.services.offered = set()
+    assert (await tool.token(SCOPES[0]))[0] == 400
+    assert tool.services.token_requests == 3
+
+
+async def test_faults_come_once_and_for_whom_they_are(tool: Tool) -> None:
+    services = tool.services
+    services.line_items[1] = {"label": "ps1", "scoreMaximum": 20}
+    _, token = await tool.token(" ".join(SCOPES))
+    moments = []
+
+    async def note(kind: str, asked: Any) -> None:
+        moments.append((kind, asked.when, asked.user, len(services.accepted)))
+
+    services.on_request = note
+    services.fault("score", "refuse", status=422, user="4", times=2)
+    assert await sent(tool, token, "2026-01-01T00:00:00Z", user="3") == 200
+    assert [await sent(tool, token, "2026-01-01T00:00:00Z") for _ in range(3)] == [422, 422, 200]
+    assert moments[:2] == [("score", "before", "3", 0), ("score", "after", "3", 1)]
+    assert moments[2:4] == [("score", "before", "4", 1), ("score", "before", "4", 1)], "a refusal does nothing"
+    services.fault("score", "drop")
+    services.fault("score", "drop-after")
+    for accepted in (2, 3):
+        with pytest.raises(aiohttp.ClientError):
+            await sent(tool, token, "2026-01-02T00:00:00Z")
+        assert len(services.accepted) == accepted
+    assert await sent(tool, token, "2026-01-02T00:00:00Z") == 409
+    services.fault("", "rate-limit", after="date:60")
+    answer = await tool.ask("GET", services.line_items_url, token)
+    assert answer.status == 429
+    assert answer.headers["Retry-After"].endswith("GMT")
+    assert services.faults == []
+
+
+async def test_an_unsigned_outcome_is_none(tool: Tool) -> None:
+    answer = await tool.ask("POST", tool.services.outcomes_url, "none", "application/xml", {})
+    assert answer.status == 401
+    assert "<imsx_codeMajor>failure</imsx_codeMajor>" in await answer.text()
+    assert tool.services.accepted == []
+
+
 async def test_memberships_come_in_pages(tool: Tool) -> None:
     _, token = await tool.token(" ".join(SCOPES))
     url, found = tool.services.memberships_url, []

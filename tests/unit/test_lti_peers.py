@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +17,8 @@ from illumidesk.lti.errors import LTIError
 from illumidesk.lti.jwks import JwksCache
 from illumidesk.registry import Platform, Registry
 from illumidesk.settings import LTI_ROLES
+from tests.support.openedx import Peer
 
-TESTS = Path(__file__).parents[1]
 OWN = "https://hub.example.edu"
 URL_11, URL_13 = f"{OWN}/hub/lti11/launch", f"{OWN}/hub/lti13/launch"
 ISSUER = "https://lms.example.org"
@@ -32,35 +29,9 @@ KID, PRIVATE = keys.new_key()
 OURS = SimpleNamespace(kid=KID, private=PRIVATE)
 
 
-class OpenEdx:
-    """The peer in its process."""
-
-    def __init__(self, python: Path) -> None:
-        self._process = subprocess.Popen(
-            [python, TESTS / "support" / "openedx_peer.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, do: str, **arguments: Any) -> Any:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, "the peer ended; what it says is on the error output"
-        return json.loads(line)
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="session")
-def openedx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenEdx]:
-    folder = tmp_path_factory.mktemp("peers") / "venv"
-    python = folder / "bin" / "python"
-    uv = [sys.executable, "-m", "uv", "-q"]
-    subprocess.run([*uv, "venv", "--python", sys.executable, folder], check=True)
-    subprocess.run([*uv, "pip", "install", "--python", python, "-r", TESTS / "peers.txt"], check=True)
-    peer = OpenEdx(python)
+@pytest.fixture(scope="module")
+def openedx(openedx_python: Path) -> Iterator[Peer]:
+    peer = Peer(openedx_python, "openedx_peer.py")
     yield peer
     peer.close()
 
@@ -81,7 +52,7 @@ def _take_11(registry: Registry, form: dict[str, str], url: str = URL_11) -> Any
 
 @pytest.mark.parametrize(("roles", "role"), [("Instructor", "instructor"), ("Student", "student"), ("", "student")])
 @pytest.mark.parametrize("query", ["", "?custom_a=1%202&next=%2Fhub%2Fuser-redirect%2Flab"])
-def test_open_edx_launches_by_lti_11(openedx: OpenEdx, registry: Registry, roles: str, role: str, query: str) -> None:
+def test_open_edx_launches_by_lti_11(openedx: Peer, registry: Registry, roles: str, role: str, query: str) -> None:
     registry.add_platform("Open edX", "1.1", key=KEY, secret=SECRET)
     form = openedx.ask(
         "launch_11",
@@ -119,7 +90,7 @@ def test_open_edx_launches_by_lti_11(openedx: OpenEdx, registry: Registry, roles
 
 
 @pytest.fixture
-def platform(openedx: OpenEdx, registry: Registry) -> tuple[Platform, JwksCache]:
+def platform(openedx: Peer, registry: Registry) -> tuple[Platform, JwksCache]:
     """The peer as a platform of the registry, with a key of its own, and its keys as it publishes them."""
     _, pem = keys.new_key()
     public = serialization.load_pem_private_key(PRIVATE.encode(), None).public_key()
@@ -157,7 +128,7 @@ def platform(openedx: OpenEdx, registry: Registry) -> tuple[Platform, JwksCache]
 
 
 async def _launch_13(
-    openedx: OpenEdx, registry: Registry, jwks: JwksCache, *, context: Any, custom: Any, user: Any, **data: Any
+    openedx: Peer, registry: Registry, jwks: JwksCache, *, context: Any, custom: Any, user: Any, **data: Any
 ) -> Any:
     """The whole way: login request, authorization, launch."""
     login = openedx.ask(
@@ -200,7 +171,7 @@ async def _launch_13(
     ],
 )
 async def test_open_edx_launches_by_lti_13(
-    openedx: OpenEdx, registry: Registry, platform: tuple[Platform, JwksCache], peers: str | None, role: str
+    openedx: Peer, registry: Registry, platform: tuple[Platform, JwksCache], peers: str | None, role: str
 ) -> None:
     user = {
         "user_id": "0f9c-7",
@@ -222,7 +193,7 @@ async def test_open_edx_launches_by_lti_13(
 
 
 async def test_open_edx_launches_with_nothing_about_the_person(
-    openedx: OpenEdx, registry: Registry, platform: tuple[Platform, JwksCache]
+    openedx: Peer, registry: Registry, platform: tuple[Platform, JwksCache]
 ) -> None:
     launch = await _launch_13(
         openedx, registry, platform[1], context=None, custom={}, user={"user_id": "anon", "role": "student"}
@@ -231,7 +202,7 @@ async def test_open_edx_launches_with_nothing_about_the_person(
 
 
 async def test_open_edx_asks_for_a_link_and_takes_it(
-    openedx: OpenEdx, registry: Registry, platform: tuple[Platform, JwksCache]
+    openedx: Peer, registry: Registry, platform: tuple[Platform, JwksCache]
 ) -> None:
     launch = await _launch_13(
         openedx,
@@ -260,9 +231,7 @@ async def test_open_edx_asks_for_a_link_and_takes_it(
     assert openedx.ask("chosen", name="edx", token=keys.sign(answer, OURS)) == [item]
 
 
-async def test_open_edx_gives_us_a_token_for_its_services(
-    openedx: OpenEdx, platform: tuple[Platform, JwksCache]
-) -> None:
+async def test_open_edx_gives_us_a_token_for_its_services(openedx: Peer, platform: tuple[Platform, JwksCache]) -> None:
     """Security Framework 1.0, section 4.1: it believes what our key signs."""
     claims = {"iss": "client", "sub": "client", "aud": f"{ISSUER}/token", "jti": f"jti-{time.time()}"}
     answer = openedx.ask(

@@ -36,6 +36,13 @@ async def test_both_sides_learn_each_others_addresses(product: str) -> None:
     assert ("placements" in said[TOOL]["messages"][0]) is (product == "canvas")
 
 
+@pytest.mark.parametrize("audience", ["https://api.brightspace.com/auth/token", "", None])
+async def test_whom_requests_for_tokens_are_for(audience: str | None) -> None:
+    async with Registrar(changes={"authorization_server": audience}).serving() as platform:
+        configuration = await registration.configuration_at(platform.url, loopback=True)
+    assert configuration.audience == (audience or "")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -48,6 +55,8 @@ async def test_both_sides_learn_each_others_addresses(product: str) -> None:
         ({"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint: it is no https address"),
         ({"registration_endpoint": 7}, "has no registration_endpoint"),
         ({"id_token_signing_alg_values_supported": ["HS256"]}, "does not sign with RS256"),
+        ({"authorization_server": "a b"}, "its authorization_server is none"),
+        ({"authorization_server": 7}, "its authorization_server is none"),
     ],
 )
 async def test_configurations_that_cannot_be_used(changes: dict[str, Any], message: str) -> None:
