@@ -3,8 +3,10 @@
 from illumidesk.registry.models import (
     MEMBER_ROLES,
     Base,
+    Column,
     Context,
     Course,
+    Delivery,
     Identity,
     Invite,
     LTIVersion,
@@ -12,6 +14,8 @@ from illumidesk.registry.models import (
     Membership,
     Person,
     Platform,
+    ResourceLink,
+    ResultSourcedId,
     ToolKey,
 )
 from illumidesk.registry.store import Registry
@@ -19,8 +23,10 @@ from illumidesk.registry.store import Registry
 __all__ = [
     "MEMBER_ROLES",
     "Base",
+    "Column",
     "Context",
     "Course",
+    "Delivery",
     "Identity",
     "Invite",
     "LTIVersion",
@@ -29,5 +35,7 @@ __all__ = [
     "Person",
     "Platform",
     "Registry",
+    "ResourceLink",
+    "ResultSourcedId",
     "ToolKey",
 ]

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.registry.grades import GradeRecords
 from illumidesk.registry.models import (
     ANY_DEPLOYMENT,
     MEMBER_ROLES,
@@ -34,6 +35,7 @@ from illumidesk.registry.models import (
     LTIVersion,
     MemberRole,
     Membership,
+    MemberSource,
     Nonce,
     Person,
     Platform,
@@ -69,6 +71,7 @@ class Registry:
     def __init__(self, path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self.engine = _engine(path)
+        self.grades = GradeRecords(self._session, self._writing)
         self.migrate()
 
     def migrate(self) -> None:
@@ -201,8 +204,16 @@ class Registry:
 
     # Memberships
 
-    def set_membership(self, course_id: str, name: str, role: MemberRole | None) -> bool:
+    def set_membership(
+        self, course_id: str, name: str, role: MemberRole | None, *, source: MemberSource = "admin"
+    ) -> bool:
         """Give the person that role in the course, or none.
+
+        Args:
+            course_id: the course.
+            name: the person.
+            role: what they are in it. A roster (`source`) does not change what anybody else said.
+            source: who says so.
 
         Returns:
             whether the person was not in the course before.
@@ -224,24 +235,89 @@ class Registry:
                     session.delete(membership)
                 return False
             if membership is None:
-                session.add(Membership(course_id=course_id, name=name, role=role))
-                return True
-            membership.role = role
-            return False
+                membership = Membership(course_id=course_id, name=name, role=role, source=source)
+                session.add(membership)
+                fresh = True
+            else:
+                fresh = membership.left is not None
+                if source != "roster" or membership.source == "roster" or fresh:
+                    membership.role, membership.source = role, source
+                membership.left = None
+            if source == "roster":
+                membership.rostered = now()
+            return fresh
+
+    def membership(self, course_id: str, name: str) -> Membership | None:
+        """The person's place in the course, also where a roster no longer names them (`left`)."""
+        with self._session() as session:
+            return session.get(Membership, (course_id, name))
+
+    def leave(self, course_id: str, name: str) -> None:
+        """Mark the person as no longer in the course, by its roster; nothing where there is no such member."""
+        with self._session() as session:
+            membership = session.get(Membership, (course_id, name))
+            if membership is not None and membership.left is None:
+                membership.left = now()
+
+    def all_members(self, course_id: str) -> list[Membership]:
+        """Everybody who is or was in the course, by name; `left` tells who only was."""
+        with self._session() as session:
+            query = select(Membership).where(Membership.course_id == course_id).order_by(Membership.name)
+            return list(session.scalars(query))
+
+    def roster(self, course_id: str) -> list[tuple[Membership, Identity | None]]:
+        """Everybody who is or was in the course, by name, with what their platform says of them.
+
+        People whom no platform knows have None.
+        """
+        query = (
+            select(Membership, Identity)
+            .join(Identity, Identity.name == Membership.name, isouter=True)
+            .where(Membership.course_id == course_id)
+            .order_by(Membership.name, Identity.created)
+        )
+        # A person is of one platform; where there were two, the one that came last counts.
+        return list({row[0].name: (row[0], row[1]) for row in self._rows(query)}.values())
+
+    def roster_was_read(self, course_id: str, platform_id: int, context_id: str, names: Iterable[str]) -> None:
+        """Remember that the platform's roster of the course has been read, and whom it named."""
+        at = now()
+        named = set(names)
+        with self._writing() as session:
+            context = session.get(Context, (platform_id, context_id))
+            if context is None or context.course_id != course_id:
+                return
+            context.rostered = at
+            for membership in session.scalars(select(Membership).where(Membership.course_id == course_id)):
+                if membership.name in named:
+                    membership.rostered = at
+
+    def rosters(self) -> list[tuple[str, datetime]]:
+        """The courses whose roster has been read, with the time of the oldest that is to be read again."""
+        query = (
+            select(Context.course_id, func.min(Context.rostered))
+            .join(Platform, Platform.id == Context.platform_id)
+            .where(Context.rostered.is_not(None), Context.memberships_url != "", Platform.removed.is_(None))
+            .group_by(Context.course_id)
+            .order_by(Context.course_id)
+        )
+        return [(row[0], row[1]) for row in self._rows(query)]
 
     def members(self, course_id: str) -> list[tuple[str, MemberRole]]:
         """Who is in the course and as what, by name."""
-        query = select(Membership.name, Membership.role).where(Membership.course_id == course_id)
+        query = select(Membership.name, Membership.role).where(
+            Membership.course_id == course_id, Membership.left.is_(None)
+        )
         return [(row[0], cast(MemberRole, row[1])) for row in self._rows(query.order_by(Membership.name))]
 
     def memberships(self, name: str) -> list[tuple[str, MemberRole]]:
         """The courses of a person and the role in each, by id."""
-        query = select(Membership.course_id, Membership.role).where(Membership.name == name)
+        query = select(Membership.course_id, Membership.role).where(Membership.name == name, Membership.left.is_(None))
         return [(row[0], cast(MemberRole, row[1])) for row in self._rows(query.order_by(Membership.course_id))]
 
     def all_memberships(self) -> list[tuple[str, str, MemberRole]]:
         """Every membership as (course id, name, role)."""
-        query = select(Membership.course_id, Membership.name, Membership.role)
+        query = select(Membership.course_id, Membership.name, Membership.role).where(Membership.left.is_(None))
         return [(row[0], row[1], cast(MemberRole, row[2])) for row in self._rows(query)]
 
     def counts(self) -> dict[str, Counter[str]]:
@@ -311,13 +387,15 @@ class Registry:
         client_id: str = "",
         auth_url: str = "",
         token_url: str = "",
+        token_audience: str = "",
         jwks_url: str = "",
         deployments: Sequence[str] = (),
         replace: bool = False,
         insecure: bool = False,
         invite_id: int | None = None,
     ) -> tuple[Platform, bool]:
-        """Add a platform. LTI 1.1 takes `key` and `secret`, LTI 1.3 the rest (`token_url` may stay empty).
+        """Add a platform. LTI 1.1 takes `key` and `secret`, LTI 1.3 the rest (`token_url` and
+        `token_audience` may stay empty).
 
         Args:
             name: what people call it.
@@ -328,6 +406,7 @@ class Registry:
             client_id: what the platform calls this tool.
             auth_url: where its login is answered.
             token_url: where it gives tokens for services.
+            token_audience: whom a request for a token is meant for (any absolute URI), where that is not `token_url`.
             jwks_url: where its public keys are.
             deployments: ids of the deployments that may launch; `*` is any.
             replace: change the platform with this key, or this issuer and client id, where it is there; bring it back,
@@ -348,6 +427,7 @@ class Registry:
             "client_id": client_id,
             "auth_url": auth_url,
             "token_url": token_url,
+            "token_audience": token_audience,
             "jwks_url": jwks_url,
         }
         wanted: dict[str, Any] = _platform_fields(name, version, fields, list(deployments), insecure=insecure)
@@ -498,6 +578,8 @@ class Registry:
         taken: Callable[[str], bool] = lambda _: False,
         email: str = "",
         full_name: str = "",
+        given_name: str = "",
+        family_name: str = "",
     ) -> tuple[str, bool]:
         """The person whom the platform means by `sub`; made, under a name that was never anybody's, where it is new.
 
@@ -509,6 +591,8 @@ class Registry:
                 transaction: it must be quick, and must not use the registry.
             email: what the platform says of it now; empty keeps what is known.
             full_name: likewise.
+            given_name: likewise.
+            family_name: likewise.
 
         Returns:
             the person's name, and whether the person was made.
@@ -516,7 +600,8 @@ class Registry:
         Raises:
             IllumiDeskError: where the person was removed, the id is unusable or the platform is not there.
         """
-        known = {"email": _one_line(email), "full_name": _one_line(full_name)}
+        told = {"email": email, "full_name": full_name, "given_name": given_name, "family_name": family_name}
+        known = {field: _one_line(text) for field, text in told.items()}
         _check_id(sub, "person")
         with self._session() as session:
             identity = session.get(Identity, (platform_id, sub))
@@ -744,8 +829,11 @@ def _one_line(text: str) -> str:
 
 _PLATFORM_FIELDS: dict[LTIVersion, tuple[str, ...]] = {
     "1.1": ("key", "secret"),
-    "1.3": ("issuer", "client_id", "auth_url", "token_url", "jwks_url"),
+    "1.3": ("issuer", "client_id", "auth_url", "token_url", "token_audience", "jwks_url"),
 }
+
+#: Those that may have 1024 characters.
+_LONG = frozenset({"auth_url", "token_url", "token_audience", "jwks_url"})
 
 
 def _platform_fields(
@@ -761,18 +849,22 @@ def _platform_fields(
         raise IllumiDeskError(f"{version!r} is not a version of LTI", hint="use 1.1 or 1.3")
     own = _PLATFORM_FIELDS[version]
     for field, value in fields.items():
-        if field in own and not value and field != "token_url":
+        if field in own and not value and field not in ("token_url", "token_audience"):
             raise IllumiDeskError(f"LTI {version} needs the platform's {_shown_field(field)}")
         if field not in own and value:
             raise IllumiDeskError(f"LTI {version} has no {_shown_field(field)}")
         plain = value.isprintable() and value == value.strip() if field == "secret" else re.fullmatch(r"[!-~]*", value)
-        if not plain or len(value) > (1024 if field.endswith("_url") else 255):
+        if not plain or len(value) > (1024 if field in _LONG else 255):
             raise IllumiDeskError(
                 f"the {_shown_field(field)} cannot be that",
                 hint="it is plain characters without spaces, as the LMS shows it",
             )
         if value and field.endswith("_url"):
             _check_url(_shown_field(field), value, insecure=insecure)
+        if field == "token_audience" and value and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:.", value):
+            raise IllumiDeskError(
+                f"the token audience cannot be {value[:80]!r}", hint="it is an absolute URI, as the LMS shows it"
+            )
     if version == "1.1":
         if deployments:
             raise IllumiDeskError("LTI 1.1 has no deployments")
@@ -820,5 +912,10 @@ def _check_url(what: str, url: str, *, insecure: bool) -> None:
 
 
 def _shown_field(field: str) -> str:
-    special = {"client_id": "client id", "auth_url": "authorization URL", "jwks_url": "key set URL"}
+    special = {
+        "client_id": "client id",
+        "auth_url": "authorization URL",
+        "jwks_url": "key set URL",
+        "token_audience": "token audience",
+    }
     return special.get(field, field.replace("_url", " URL"))

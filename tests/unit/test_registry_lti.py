@@ -390,3 +390,16 @@ def test_an_invitation_ends(registry: Registry, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(store, "now", lambda: start + timedelta(days=2))
     assert registry.invite(token) is None
     assert registry.invites() == []
+
+
+def test_whom_tokens_are_meant_for(registry: Registry) -> None:
+    fields = {
+        "issuer": "https://a.example.edu", "client_id": "audience", "auth_url": "https://a.example.edu/auth",
+        "jwks_url": "https://a.example.edu/jwks", "deployments": ["1"],
+    }  # fmt: skip
+    for wrong in ("no uri", "word", "https://" + "a" * 1024):
+        with pytest.raises(IllumiDeskError):
+            registry.add_platform("Audience", "1.3", token_audience=wrong, **fields)
+    for good in ("https://api.brightspace.com/auth/token", "urn:x"):
+        platform, _ = registry.add_platform("Audience", "1.3", token_audience=good, replace=True, **fields)
+        assert platform.token_audience == good
