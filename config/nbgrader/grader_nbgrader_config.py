@@ -5,10 +5,15 @@
 import sys
 from pathlib import Path
 
+from illumidesk.grader import hooks
+
 c = get_config()
 
 c.CourseDirectory.root = "$home/$course_id"
 c.CourseDirectory.course_id = "$course_id"
+
+# The gradebook is opened so that several can use it at a time, and students' extensions count against late penalties.
+hooks.install()
 
 # `nbgrader quickstart $course_id` refuses a course folder that holds `source` or a configuration file, and ours has the
 # latter from the start. Where there is no `source` yet and nobody has changed the file, make room for quickstart's own.

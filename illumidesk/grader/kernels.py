@@ -23,4 +23,8 @@ class IpcKernelManager(AsyncKernelManager):
 
     @default("connection_file")
     def _connection_file_default(self) -> str:
-        return str(Path(jupyter_runtime_dir()) / f"kernel-{uuid.uuid4()}.json")
+        folder = Path(jupyter_runtime_dir())
+        # In a shell where no Jupyter has run before there is none.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Short: the address of a unix socket has no more than 107 bytes (unix(7)).
+        return str(folder / f"kernel-{uuid.uuid4().hex[:12]}.json")

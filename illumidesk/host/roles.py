@@ -19,10 +19,25 @@ _SERVER_PARTS = {
     "formgrader": "nbgrader.server_extensions.formgrader",
     "validate-assignment": "nbgrader.server_extensions.validate_assignment",
 }
+#: What is ours beside nbgrader's parts, and goes with them: extensions of servers, and plugins of JupyterLab.
+_OURS = {
+    "illumidesk.grader.duedates": "assignment-list",
+    "illumidesk.grader.formgrader": "formgrader",
+}
+_OUR_PAGES = {"illumidesk:duedates": "assignment-list"}
+#: Leads to an assignment from a link in the LMS, whatever a role sees.
+_ALWAYS = "illumidesk.grader.open_assignment"
+#: Leads from ~/COURSE/shared to a course's shared folder.
+_SHARED = "illumidesk.grader.shared"
+#: nbgitpuller's links; ours loads nbgitpuller's own extension.
+_GIT = "illumidesk.grader.git_pull"
+_GIT_REPLACED = "nbgitpuller"
 #: Parts of JupyterLab that nobody sees: its question about news from the Internet, and the debugger, which would open a
 #: TCP port to every account (config/ipython says more).
 _OFF = ("@jupyterlab/apputils-extension:announcements", "@jupyterlab/debugger-extension")
 _REPLACED = "nbgrader.server_extensions.course_list"
+#: What the hub asks for grades; it answers in a course's grader alone.
+_GRADEBOOK = "illumidesk.grader.gradebook"
 
 
 def ensure_roles(settings: Settings, paths: Paths) -> bool:
@@ -31,27 +46,33 @@ def ensure_roles(settings: Settings, paths: Paths) -> bool:
     for role in Roles.model_fields:
         shown = getattr(settings.roles, role).nbgrader
         folder = paths.roles / role
-        for name, content in role_files(shown).items():
+        for name, content in role_files(shown, grader=role == "grader", git_folders=settings.git.folders).items():
             text = json.dumps(content, indent=2, sort_keys=True) + "\n"
             changed |= write_file(folder / name, text.encode())
     return changed
 
 
-def role_files(shown: tuple[str, ...]) -> dict[str, object]:
+def role_files(shown: tuple[str, ...], *, grader: bool = False, git_folders: tuple[str, ...] = ()) -> dict[str, object]:
     """The files of a role's folder, by relative path.
 
     Args:
         shown: the parts of nbgrader (settings.NBGRADER_PARTS) that the role sees.
+        grader: whether it is the role of courses' graders.
+        git_folders: folders of this machine from which links may fetch git repositories.
     """
     pages = {f"@jupyter/nbgrader:{part}": part not in shown for part in NBGRADER_PARTS}
-    servers = {_REPLACED: False} | {module: part in shown for part, module in _SERVER_PARTS.items()}
+    servers = {_REPLACED: False, _GRADEBOOK: grader} | {module: part in shown for part, module in _SERVER_PARTS.items()}
     # A login shell would read /etc/profile, which puts the environment's programs out of PATH.
     server: dict[str, object] = {"terminado_settings": {"shell_command": ["/bin/bash"]}}
     if "formgrader" in shown:
         # The formgrader is a page in a frame of JupyterLab, and JupyterHub forbids frames. This server's own may.
         server["tornado_settings"] = {"headers": {"Content-Security-Policy": "frame-ancestors 'self'"}}
+    servers |= {_ALWAYS: True, _SHARED: True, _GIT: True, _GIT_REPLACED: False} | {
+        module: part in shown for module, part in _OURS.items()
+    }
+    pages |= {plugin: part not in shown for plugin, part in _OUR_PAGES.items()}
     return {
         "labconfig/page_config.json": {"disabledExtensions": pages | dict.fromkeys(_OFF, True)},
         "jupyter_server_config.d/zz-nbgrader-role.json": {"ServerApp": {"jpserver_extensions": servers}},
-        "jupyter_server_config.json": {"ServerApp": server},
+        "jupyter_server_config.json": {"ServerApp": server, "IllumiDeskGit": {"folders": list(git_folders)}},
     }

@@ -185,7 +185,17 @@ def test_roles(paths: Paths) -> None:
         "nbgrader.server_extensions.formgrader": False,
         "nbgrader.server_extensions.course_list": False,
         "illumidesk.grader.course_list": False,
+        "illumidesk.grader.gradebook": False,
+        "illumidesk.grader.duedates": True,
+        "illumidesk.grader.formgrader": False,
+        "illumidesk.grader.open_assignment": True,
+        "illumidesk.grader.shared": True,
+        "illumidesk.grader.git_pull": True,
+        "nbgitpuller": False,
     }
+    config = json.loads((paths.roles / "grader/jupyter_server_config.d/zz-nbgrader-role.json").read_text())
+    assert config["ServerApp"]["jpserver_extensions"]["illumidesk.grader.gradebook"] is True
+    assert pages["illumidesk:duedates"] is False
     assert mode(learner / "labconfig/page_config.json") == 0o644
     assert {folder.name for folder in paths.roles.iterdir()} == {"standard", "learner", "instructor", "grader"}
 
@@ -327,23 +337,24 @@ def test_address() -> None:
 
 
 def test_farewell_of_the_first_installation() -> None:
-    outcome = Outcome("http://192.0.2.7", True, "admin", ("bio",), True, (), ("look here",))
+    outcome = Outcome("http://192.0.2.7", True, "admin", ("bio",), True, ("default: by pip",), (), ("look here",))
     text = farewell(outcome, 61.2)
     assert "ready after 61 s:  http://192.0.2.7" in text
     assert "admin          administrator, and instructor of bio" in text
     assert "student1" in text
+    assert "Environments:\n  default: by pip\n" in text
     assert "Note: look here" in text
     assert "sign in as admin" in text
 
 
 def test_farewell_names_an_administrator_who_teaches_once() -> None:
-    text = farewell(Outcome("http://192.0.2.7", True, "instructor1", (), True, (), ()), 61.2)
+    text = farewell(Outcome("http://192.0.2.7", True, "instructor1", (), True, (), (), ()), 61.2)
     assert "instructor1    administrator, and instructor of the demo course intro101" in text
     assert text.count("\n  instructor1 ") == 1
 
 
 def test_farewell_of_an_upgrade() -> None:
-    outcome = Outcome("http://192.0.2.7", False, None, (), False, ("illumidesk-hub.service",), ())
+    outcome = Outcome("http://192.0.2.7", False, None, (), False, (), ("illumidesk-hub.service",), ())
     text = farewell(outcome, 1.4)
     assert "Restarted: illumidesk-hub. Running notebooks went on." in text
     assert "sign in as" not in text
