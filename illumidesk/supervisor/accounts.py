@@ -70,8 +70,13 @@ class Accounts(Protocol):
     def members_gid(self, course_id: str) -> int:
         """The group of a course's members."""
 
-    def set_member(self, course_id: str, name: str, *, member: bool) -> None:
-        """Put a person into the group of a course's members, or take them out."""
+    def set_member(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
+        """Put a person into the group of a course's members, or take them out; and into the grader's own group, which
+        may write the course's shared folder, where they are `staff`.
+        """
+
+    def is_staff(self, course_id: str, name: str) -> bool:
+        """Whether a person is in the grader's own group."""
 
     def sockets_gid(self) -> int:
         """The group that may open people's sockets."""
@@ -159,15 +164,21 @@ class LinuxAccounts:
         """See `Accounts`."""
         return _gid(names.members_group(course_id))
 
-    def set_member(self, course_id: str, name: str, *, member: bool) -> None:
+    def set_member(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
         """See `Accounts`."""
-        self.grader(course_id)
+        grader = self.grader(course_id)
         _ours(names.check_account(name), names.PEOPLE_GROUP)
-        group = names.members_group(course_id)
-        if member:
-            _join(name, group)
-        elif name in grp.getgrnam(group).gr_mem:
-            files.run(["gpasswd", "--delete", name, group])
+        # What goes goes first, so that a kill between leaves nobody with more than they should have
+        for group, wanted in ((grader.name, member and staff), (names.members_group(course_id), member)):
+            if wanted:
+                _join(name, group)
+            elif name in grp.getgrnam(group).gr_mem:
+                files.run(["gpasswd", "--delete", name, group])
+
+    def is_staff(self, course_id: str, name: str) -> bool:
+        """See `Accounts`."""
+        group = _find_group(names.grader_account(course_id))
+        return group is not None and names.check_account(name) in group.gr_mem
 
     def sockets_gid(self) -> int:
         """See `Accounts`."""

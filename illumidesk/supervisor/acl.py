@@ -1,8 +1,8 @@
-"""POSIX access control lists, as far as we need them: an entry for one account on an open folder.
+"""POSIX access control lists, as far as we need them: entries on an open folder, and what is made in it gets.
 
-The kernel keeps a list in the attribute `system.posix_acl_access`: a version, then entries of tag, permission
-and id (linux/posix_acl_xattr.h, little endian). Spoken directly, it works on a file descriptor, so no link is
-ever followed.
+The kernel keeps a list in the attribute `system.posix_acl_access`, and the one that new files begin with in
+`system.posix_acl_default`: a version, then entries of tag, permission and id (linux/posix_acl_xattr.h, little
+endian). Spoken directly, it works on a file descriptor, so no link is ever followed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 
 _ATTRIBUTE = "system.posix_acl_access"
+_DEFAULT = "system.posix_acl_default"
 _VERSION = struct.pack("<I", 2)
 _ENTRY = struct.Struct("<HHI")
 _LOCK = threading.Lock()
@@ -60,6 +61,41 @@ def set_entry(fd: int, uid: int, permission: int | None) -> bool:
     return True
 
 
+def open_to_group(fd: int, gid: int) -> bool:
+    """Let a second group read an open folder, and whatever is made in it from now on.
+
+    What is made there belongs to its maker, may be written by the folder's own group and read by everybody who comes
+    that far, whatever the maker's umask: the folder itself is the gate. The second group has an entry besides, so that
+    a file that somebody moved there with a mode of its own (0640) can be read as well.
+
+    Args:
+        fd: the open folder.
+        gid: the second group.
+
+    Returns:
+        False where the file system keeps no such lists.
+    """
+    inherited = [
+        _Entry(_USER_OBJ, _NO_ID, 7),
+        _Entry(_GROUP_OBJ, _NO_ID, 7),
+        _Entry(_GROUP, gid, 5),
+        _Entry(_OTHER, _NO_ID, 5),
+    ]
+    try:
+        with _LOCK:
+            entries = _read(fd)
+            kept = [e for e in entries if not (e.tag == _GROUP and e.id == gid)]
+            kept.append(_Entry(_GROUP, gid, 5))
+            if sorted(kept) != sorted(entries):
+                _write(fd, kept)
+            _write(fd, inherited, _DEFAULT)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return False
+        raise
+    return True
+
+
 def entries(fd: int) -> dict[int, int]:
     """The permission of every account that has an entry of its own on an open folder."""
     return {e.id: e.permission for e in _read(fd) if e.tag == _USER}
@@ -80,7 +116,7 @@ def _read(fd: int) -> list[_Entry]:
     return [_Entry(tag, id_, permission) for tag, permission, id_ in _ENTRY.iter_unpack(raw[4:])]
 
 
-def _write(fd: int, wanted: list[_Entry]) -> None:
+def _write(fd: int, wanted: list[_Entry], attribute: str = _ATTRIBUTE) -> None:
     plain = [e for e in wanted if e.tag != _MASK]
     if any(e.tag in (_USER, _GROUP) for e in plain):
         mask = 0
@@ -92,4 +128,4 @@ def _write(fd: int, wanted: list[_Entry]) -> None:
         # The kernel shows the mask as the group's bits; without a list they are the group's own again
         plain = [e for e in plain if e.tag in (_USER_OBJ, _GROUP_OBJ, _OTHER)]
     raw = _VERSION + b"".join(_ENTRY.pack(e.tag, e.permission, e.id) for e in sorted(plain))
-    os.setxattr(fd, _ATTRIBUTE, raw)
+    os.setxattr(fd, attribute, raw)

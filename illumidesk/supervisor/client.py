@@ -120,9 +120,12 @@ class SupervisorClient:
         """Archive a course and remove it; the path of the archive. 404 where there was never such a course."""
         return str((await self._call("remove_course", course_id=course_id))["archive"])
 
-    async def set_membership(self, course_id: str, name: str, *, member: bool) -> None:
-        """Let a person into a course's exchange, or out; holds for a running server at once."""
-        await self._call("set_membership", course_id=course_id, name=name, member=member)
+    async def set_membership(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
+        """Let a person into a course's exchange and shared folder, or out; holds for a running server at once.
+
+        `staff` write the shared folder, from their next server on.
+        """
+        await self._call("set_membership", course_id=course_id, name=name, member=member, staff=staff)
 
     async def assignments(self, course_id: str) -> list[str]:
         """The names of a course's released assignments. 404 where there is no such course."""

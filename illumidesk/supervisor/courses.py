@@ -1,4 +1,4 @@
-"""What a course is on a host: the grader's folders and configuration, and the exchange."""
+"""What a course is on a host: the grader's folders and configuration, the exchange and the shared folder."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Courses:
         self._accounts = accounts
 
     def ensure(self, course_id: str) -> tuple[Account, bool]:
-        """The course's account and whether it was made now; its folders, nbgrader's configuration and
-        exchange with it.
+        """The course's account and whether it was made now; its folders, nbgrader's configuration, exchange and
+        shared folder with it.
 
         Raises:
             IllumiDeskError: 409 where something else has that name, or the course is half removed.
@@ -62,10 +62,11 @@ class Courses:
         account, created = self._accounts.ensure_grader(course_id)
         self._ensure_home(course_id, account)
         self._ensure_exchange(course_id, account)
+        self._ensure_shared(course_id, account)
         return account, created
 
-    def set_membership(self, course_id: str, name: str, *, member: bool, running: bool) -> None:
-        """Let a person into a course's exchange, or out.
+    def set_membership(self, course_id: str, name: str, *, member: bool, running: bool, staff: bool = False) -> None:
+        """Let a person into a course's exchange and shared folder, or out.
 
         A running server keeps the groups it was started with. For its sake the folders get an entry that
         decides instead, until the person's next server starts (`forget_running`).
@@ -75,15 +76,24 @@ class Courses:
             name: the person.
             member: in or out.
             running: whether a server of theirs runs.
+            staff: whether they write the shared folder.
         """
         uid = self._accounts.person(name).uid if member else None
-        self._accounts.set_member(course_id, name, member=member)
+        grader = self._accounts.grader(course_id)
+        staff = staff and member
         if uid is None:
             with contextlib.suppress(IllumiDeskError):  # a retired person has no server that could run
                 uid = self._accounts.person(name).uid
+        if uid is not None and not staff:
+            # Before the group goes, by which is known that the server that runs may write
+            self._note_shared(course_id, name, uid, member=member, running=running)
+        self._accounts.set_member(course_id, name, member=member, staff=staff)
         if uid is None:
             return
-        grader = self._accounts.grader(course_id)
+        if staff:
+            with self._open_shared(course_id, grader) as shared:
+                if shared is not None:
+                    acl.set_entry(shared, uid, 7 if running else None)
         with self._open_exchange(course_id, grader) as folder:
             if folder is None:
                 return
@@ -97,6 +107,29 @@ class Courses:
                     )
                     return
 
+    def _note_shared(self, course_id: str, name: str, uid: int, *, member: bool, running: bool) -> None:
+        """Shut the shared folder for a running server of somebody who may not write it, or let it read."""
+        with self._open_shared(course_id, self._accounts.grader(course_id)) as shared:
+            if shared is None:
+                return
+            allowed = None
+            if running:
+                # A server that was let in to write keeps the group that writes below the folder: it is shut out whole,
+                # and so is one that was shut out before, since why is not noted
+                shut = self._accounts.is_staff(course_id, name) or acl.entries(shared).get(uid) == 0
+                allowed = 5 if member and not shut else 0
+            acl.set_entry(shared, uid, allowed)
+
+    def writable(self, account: Account) -> tuple[Path, ...]:
+        """The shared folders that a person may write."""
+        found = []
+        for course_id in self._accounts.courses():
+            if self._accounts.is_staff(course_id, account.name):
+                with self._open_shared(course_id, self._accounts.grader(course_id)) as shared:
+                    if shared is not None:
+                        found.append(self._paths.shared / course_id)
+        return tuple(found)
+
     def forget_running(self, account: Account) -> None:
         """Drop what `set_membership` noted for a running server: the account's next one starts with the right
         groups.
@@ -108,6 +141,9 @@ class Courses:
                 with self._open_exchange(course_id, grader) as folder:
                     for fd, _ in self._parts(folder, grader) if folder is not None else ():
                         acl.set_entry(fd, account.uid, None)
+                with self._open_shared(course_id, grader) as shared:
+                    if shared is not None:
+                        acl.set_entry(shared, account.uid, None)
 
     def released(self, course_id: str) -> list[str]:
         """The names of the assignments that a course has released, sorted; at most `MAX_RELEASED`.
@@ -132,7 +168,7 @@ class Courses:
         return sorted(found)[:MAX_RELEASED]
 
     def archive(self, course_id: str) -> Path:
-        """Pack a course's home and exchange folder; a second call after a kill gives the archive that is
+        """Pack a course's home, exchange folder and shared folder; a second call after a kill gives the archive that is
         finished.
 
         The grader must be stopped. Links are packed as links, other file systems are left out.
@@ -164,6 +200,9 @@ class Courses:
             parts = [str(account.home.relative_to(self._paths.root))]
             if exchange is not None:
                 parts.append(str((self._paths.exchange / course_id).relative_to(self._paths.root)))
+        with self._open_shared(course_id, account) as shared:
+            if shared is not None:
+                parts.append(str((self._paths.shared / course_id).relative_to(self._paths.root)))
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             argv = ["tar", "--create", "--gzip", "--one-file-system", f"--file=/dev/fd/{fd}", "--force-local"]
@@ -184,7 +223,7 @@ class Courses:
         return finished
 
     def remove(self, course_id: str) -> None:
-        """Remove what `archive` packed: exchange folder, home, members' group, account. May be run again."""
+        """Remove what `archive` packed: exchange and shared folder, home, members' group, account. May be run again."""
         try:
             account = self._accounts.grader(course_id)
         except IllumiDeskError as error:
@@ -195,6 +234,10 @@ class Courses:
                 ours = exchange is not None
             if ours:
                 files.remove_tree(self._paths.exchange / course_id)
+            with self._open_shared(course_id, account) as shared:
+                ours = shared is not None
+            if ours:
+                files.remove_tree(self._paths.shared / course_id)
             files.remove_tree(self._paths.grader_socket(course_id).parent)
             self._accounts.remove_grader(course_id)
         self._removal(course_id).unlink(missing_ok=True)
@@ -245,15 +288,43 @@ class Courses:
             status=409,
         )
 
+    def _ensure_shared(self, course_id: str, account: Account) -> None:
+        """The shared folder: the grader's, written by its own group, entered and read by the course's members.
+
+        It is no part of anybody's home, so nothing that somebody put there is met.
+        """
+        self._paths.shared.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with files.open_folder(self._paths.shared) as root:
+            if stat.S_IMODE(os.fstat(root).st_mode) != 0o755:
+                os.fchmod(root, 0o755)  # which the umask made 0700
+            members = self._accounts.members_gid(course_id)
+            with files.ensure_folder(root, course_id, mode=0o2770, uid=account.uid, gid=account.gid) as folder:
+                if not acl.open_to_group(folder, members):
+                    log.warning("no access lists in %s: only the grader of %s writes it", self._paths.shared, course_id)
+                    os.fchown(folder, account.uid, members)
+                    os.fchmod(folder, 0o2750)
+
+    @contextlib.contextmanager
+    def _open_shared(self, course_id: str, grader: Account) -> Iterator[int | None]:
+        """The course's shared folder; None where there is none yet."""
+        with self._open_own(self._paths.shared, course_id, grader) as fd:
+            yield fd
+
     @contextlib.contextmanager
     def _open_exchange(self, course_id: str, grader: Account) -> Iterator[int | None]:
         """The course's own folder in the exchange; None where there is none, or one that is not the
         grader's.
         """
+        with self._open_own(self._paths.exchange, course_id, grader) as fd:
+            yield fd
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _open_own(parent: Path, course_id: str, grader: Account) -> Iterator[int | None]:
         with contextlib.ExitStack() as stack:
             fd: int | None = None
             try:
-                root = stack.enter_context(files.open_folder(self._paths.exchange))
+                root = stack.enter_context(files.open_folder(parent))
                 fd = stack.enter_context(files.open_folder(names.check_course_id(course_id), dir_fd=root))
                 if os.fstat(fd).st_uid != grader.uid:
                     fd = None

@@ -188,11 +188,13 @@ class OfCourse(_Model):
 
 
 class SetMembership(_Model):
-    """Let a person into a course's exchange, or out."""
+    """Let a person into a course's exchange and shared folder, or out."""
 
     course_id: CourseId
     name: AccountName
     member: bool
+    #: Whether they write the shared folder; of no account where they are no member.
+    staff: bool = False
 
 
 class _Start(_Model):
@@ -272,7 +274,9 @@ def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) ->
     there.
 
     Every folder from `/opt/illumidesk` down to the program must be a real one that belongs to `owner` and
-    that nobody else may write. `envs/NAME` itself may be a link, as an upgrade swaps it.
+    that nobody else may write. `envs/NAME` itself may be a link, as an upgrade swaps it. It may lead elsewhere
+    (`illumidesk env register`): then to a folder without further links on the way, and all of it from `/` down must
+    be so.
 
     Raises:
         IllumiDeskError: where it is not so.
@@ -280,16 +284,23 @@ def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) ->
     command = paths.environments / names.check_environment(environment) / "bin" / "jupyterhub-singleuser"
     try:
         real = Path(os.path.realpath(command, strict=True))
-        opt = Path(os.path.realpath(paths.opt, strict=True))
+        top = Path(os.path.realpath(paths.opt, strict=True))
+        link = paths.environments / environment
+        if not real.is_relative_to(top) and link.is_symlink():
+            prefix = link.readlink()
+            top = Path(os.path.realpath(paths.root, strict=True))
+            direct = prefix.is_absolute() and Path(os.path.realpath(prefix)) == prefix and real.is_relative_to(prefix)
+            fit = direct and prefix != top
+        else:
+            fit = real.is_relative_to(top) and real != top
     except OSError:
         raise IllumiDeskError(
-            f"there is no environment {environment}", hint="`ls /opt/illumidesk/envs` shows them", status=404
+            f"there is no environment {environment}", hint=_which_environments(paths), status=404
         ) from None
-    fit = real.is_relative_to(opt) and real != opt
     for path in (real, *real.parents):
         found = path.lstat()
         fit = fit and found.st_uid == owner and not found.st_mode & 0o022
-        if path == opt or not fit:
+        if path == top or not fit:
             break
     # Also what leads to the link: whoever may write `envs` chooses what it points to
     for folder in (paths.opt, paths.environments):
@@ -298,7 +309,15 @@ def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) ->
     if not fit or not stat.S_ISREG(real.lstat().st_mode) or not real.lstat().st_mode & 0o111:
         raise IllumiDeskError(
             f"the environment {environment} is not one that root alone can change",
-            hint="run install.sh again",
+            hint="build or register it anew: `illumidesk env list` shows them",
             status=403,
         )
     return command
+
+
+def _which_environments(paths: Paths) -> str:
+    try:
+        found = sorted(entry.name for entry in paths.environments.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        found = []
+    return f"there is {', '.join(found)}" if found else "run install.sh"

@@ -83,7 +83,10 @@ def server_properties(launch: Launch, paths: Paths) -> list[list[Any]]:
         # read, and at the next daemon-reload the running unit has no command.
         "ExecStart": ("a(sasb)", [[str(launch.command), [literal(word) for word in command], False]]),
         "BindPaths": ("a(ssbt)", [[home, home, False, _MS_REC]]),
-        "ReadWritePaths": ("as", [home, str(launch.socket_folder), f"-{paths.exchange}"]),
+        "ReadWritePaths": (
+            "as",
+            [home, str(launch.socket_folder), f"-{paths.exchange}", *(f"-{path}" for path in launch.writable)],
+        ),
         "InaccessiblePaths": ("as", [f"-{path}" for path in _hidden(paths)]),
     }
     wanted = _FIXED | own | limits(launch.limits) | extra(launch.properties)

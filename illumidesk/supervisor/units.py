@@ -82,6 +82,7 @@ class Launch:
         socket_folder: a folder of the account's where it makes its socket.
         limits: what it may use.
         properties: what an administrator set besides.
+        writable: folders outside the home that it may write, as far as their modes let it.
     """
 
     unit: str
@@ -93,6 +94,7 @@ class Launch:
     socket_folder: Path
     limits: Limits
     properties: Properties = field(default_factory=Properties)
+    writable: tuple[Path, ...] = ()
 
 
 class Units(Protocol):

@@ -116,7 +116,10 @@ class Supervisor:
         socket = self._paths.server_socket(request.name)
         async with self._alone(unit):
             account = await self._on_files(lambda: self._accounts.person(request.name))
-            launch = dataclasses.replace(self._launch(unit, account, request, socket), properties=request.properties)
+            writable = await self._on_files(lambda: self._courses.writable(account))
+            launch = dataclasses.replace(
+                self._launch(unit, account, request, socket), properties=request.properties, writable=writable
+            )
             await self._stop(unit)
             await self._on_files(lambda: self._courses.forget_running(account))
             await self._start(launch, self._units.start_server)
@@ -153,13 +156,13 @@ class Supervisor:
         return {"archive": str(archive)}
 
     async def set_membership(self, request: policy.SetMembership) -> Answer:
-        """Let a person into a course's exchange, or out."""
+        """Let a person into a course's exchange and shared folder, or out."""
         unit = names.server_unit(request.name)
         async with self._alone(f"course {request.course_id}"), self._alone(unit):
             running = any(state.unit == unit and state.running for state in self._units.snapshot())
             await self._on_accounts(
                 lambda: self._courses.set_membership(
-                    request.course_id, request.name, member=request.member, running=running
+                    request.course_id, request.name, member=request.member, running=running, staff=request.staff
                 )
             )
         return {}

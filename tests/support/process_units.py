@@ -252,18 +252,30 @@ class PrivateAccounts:
         account = self.grader(course_id)
         files.remove_tree(account.home)
         self._members(course_id).unlink()
+        (self._records / f"staff-{course_id}").unlink(missing_ok=True)
         (self._records / account.name).unlink()
 
     def members_gid(self, course_id: str) -> int:
         return os.getgid()
 
-    def set_member(self, course_id: str, name: str, *, member: bool) -> None:
+    def set_member(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
         self.grader(course_id)
         if not (self._records / names.check_account(name)).exists():
             raise IllumiDeskError(f"there is no account {name}", status=404)
         found = set(json.loads(self._members(course_id).read_text()))
         found = found | {name} if member else found - {name}
         self._members(course_id).write_text(json.dumps(sorted(found)))
+        teaching = set(self.staff(course_id)) - {name} | ({name} if member and staff else set())
+        (self._records / f"staff-{course_id}").write_text(json.dumps(sorted(teaching)))
+
+    def is_staff(self, course_id: str, name: str) -> bool:
+        return name in self.staff(course_id)
+
+    def staff(self, course_id: str) -> list[str]:
+        """For tests: who is in the grader's own group."""
+        record = self._records / f"staff-{course_id}"
+        found: list[str] = json.loads(record.read_text()) if record.exists() else []
+        return found
 
     def sockets_gid(self) -> int:
         return os.getgid()

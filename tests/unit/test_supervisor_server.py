@@ -404,6 +404,72 @@ async def test_a_running_server_is_let_in_and_out_at_once(room: Room) -> None:
     assert entries() == nobody
 
 
+async def test_a_shared_folder(room: Room, tmp_path: Path) -> None:
+    await room.client.ensure_course("intro101")
+    folder = room.paths.shared / "intro101"
+    assert stat.S_IMODE(room.paths.shared.stat().st_mode) == 0o755
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o2770
+    old = os.umask(0o077)
+    try:
+        (folder / "week1").mkdir()
+        (folder / "week1/data.csv").write_text("1,2")
+    finally:
+        os.umask(old)
+    # Whoever comes that far may read, whatever the umask of the one who wrote
+    assert stat.S_IMODE((folder / "week1").stat().st_mode) == 0o2775
+    assert stat.S_IMODE((folder / "week1/data.csv").stat().st_mode) == 0o664
+    folder.chmod(0o777)
+    await room.client.ensure_course("intro101")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o2770
+    # Nobody can put a link there but root; should one be there, it is not followed
+    folder.rename(room.paths.shared / "aside")
+    (tmp_path / "target").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "target")
+    with pytest.raises(IllumiDeskError, match="in the way"):
+        await room.client.ensure_course("intro101")
+    assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o700
+
+
+async def test_who_writes_a_shared_folder(room: Room) -> None:
+    await room.client.ensure_account("alice")
+    await room.client.ensure_course("intro101")
+    await room.client.ensure_course("cs-102")
+    alice = room.accounts.person("alice")
+    courses = room.supervisor._courses
+    await room.client.set_membership("intro101", "alice", member=True, staff=True)
+    await room.client.set_membership("cs-102", "alice", member=True)
+    assert courses.writable(alice) == (room.paths.shared / "intro101",)
+    await room.client.set_membership("intro101", "alice", member=False, staff=True)
+    assert room.accounts.staff("intro101") == []
+    assert courses.writable(alice) == ()
+
+
+async def test_a_running_server_and_a_shared_folder(room: Room) -> None:
+    await room.client.ensure_account("alice")
+    await room.client.ensure_course("intro101")
+
+    def entry() -> int | None:
+        with files.open_folder(room.paths.shared / "intro101") as fd:
+            return acl.entries(fd).get(os.getuid())
+
+    async def becomes(*, member: bool = True, staff: bool = False) -> int | None:
+        await room.client.set_membership("intro101", "alice", member=member, staff=staff)
+        return entry()
+
+    assert await becomes() is None
+    await room.client.start_server("alice", environment="default")
+    assert await becomes() == 5
+    assert await becomes(staff=True) == 7
+    # It may still have the group that writes below the folder, so it is shut out until its next start
+    assert await becomes() == 0
+    assert await becomes() == 0
+    assert await becomes(member=False) == 0
+    assert await becomes() == 0
+    await room.client.start_server("alice", environment="default")
+    assert entry() is None
+    assert await becomes() == 5
+
+
 async def test_a_grader(room: Room) -> None:
     await room.client.ensure_course("intro101")
     started = await room.client.start_grader(
@@ -421,6 +487,7 @@ async def test_a_removed_course(room: Room) -> None:
     made = await room.client.ensure_course("intro101")
     await room.client.start_grader("intro101", environment="default")
     (Path(made["home"]) / "link").symlink_to("/etc/passwd")
+    (room.paths.shared / "intro101/slides.md").write_text("# Day 1")
     archive = Path(await room.client.remove_course("intro101"))
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
     assert stat.S_IMODE(archive.parent.stat().st_mode) == 0o700
@@ -429,6 +496,8 @@ async def test_a_removed_course(room: Room) -> None:
         names = set(tar.getnames())
         assert tar.getmember("home/grader-intro101/link").issym()
     assert {"home/grader-intro101/intro101/nbgrader_config.py", "srv/nbgrader/exchange/intro101/inbound"} <= names
+    assert "srv/nbgrader/shared/intro101/slides.md" in names
+    assert not (room.paths.shared / "intro101").exists()
     assert not Path(made["home"]).exists()
     assert not (room.paths.exchange / "intro101").exists()
     assert await room.client.units() == []
