@@ -6,6 +6,7 @@
 //   at SIGHUP (systemctl reload) while connections stay open.
 // - The challenges by which a certificate authority sees that the domain is ours (RFC 8555) are answered on the plain
 //   port, whether or not HTTPS is on.
+// - JupyterLab's own files come from the proxy itself, compressed and to be kept (static-files.mjs).
 //
 // Everything comes from variables that illumidesk-proxy.service and its drop-in set.
 import fs from "node:fs";
@@ -15,6 +16,7 @@ import net from "node:net";
 import path from "node:path";
 import tls from "node:tls";
 import ConfigurableProxy from "configurable-http-proxy/lib/configproxy.js";
+import { answerStatic } from "./static-files.mjs";
 
 const {
   ILLUMIDESK_PROXY_ADDRESS: address = "",
@@ -107,7 +109,8 @@ ConfigurableProxy.prototype.handleProxyWeb = function (req, res) {
   if (scheme === "https" && hsts) {
     res.setHeader("Strict-Transport-Security", `max-age=${hsts}`);
   }
-  return handleProxyWeb.call(this, req, res);
+  const goOn = () => handleProxyWeb.call(this, req, res);
+  return answerStatic(req, res, goOn) ? undefined : goOn();
 };
 
 ConfigurableProxy.prototype.handleProxyWs = function (req, socket, head) {
