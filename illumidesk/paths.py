@@ -127,6 +127,11 @@ class Paths:
         """nbgrader's exchange; a folder per course in it."""
         return self.root / "srv/nbgrader/exchange"
 
+    @property
+    def shared(self) -> Path:
+        """Courses' shared folders, a folder per course: its members read it, its instructors write it (0755, root)."""
+        return self.root / "srv/nbgrader/shared"
+
     # Programs
     @property
     def opt(self) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -27,6 +28,7 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|h|d)?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _PUBLIC_URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^/:\[\]]+)(?::(\d{1,5}))?/?")
+_CHANNEL = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DURATION_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -45,6 +47,14 @@ def parse_duration(value: object) -> int:
     if match is None:
         raise ValueError("give a time such as 30m or 2h (0 means never)")
     return int(match[1]) * _DURATION_UNITS[match[2]]
+
+
+def check_folder(value: object) -> str:
+    """A folder of this machine by its whole path; `/` is none."""
+    text = str(value).rstrip("/")
+    if not text.startswith("/") or not text.isprintable() or ".." in text.split("/"):
+        raise ValueError("give the whole path of a folder, such as /srv/git")
+    return text
 
 
 def check_host(value: object) -> str:
@@ -82,6 +92,31 @@ def check_network(value: object) -> str:
         raise ValueError("give addresses or networks such as 127.0.0.1 or 10.0.0.0/8") from None
 
 
+def check_channel(value: object) -> str:
+    """A conda channel: a name such as conda-forge, an `https:`, `http:` or `file:` URL, or a folder.
+
+    Without credentials: a channel is written into files that everybody may read.
+    """
+    text = str(value).strip().rstrip("/")
+    if text.startswith("/") and text.isprintable():
+        return Path(text).as_uri()
+    if _CHANNEL.fullmatch(text) and ".." not in text:
+        return text
+    return check_channel_url(text)
+
+
+def check_channel_url(value: object) -> str:
+    """An `https:`, `http:` or `file:` URL without credentials, and without a slash at its end."""
+    text = str(value).strip().rstrip("/")
+    parts = urlsplit(text)
+    place = parts.netloc if parts.scheme in ("http", "https") else parts.path if parts.scheme == "file" else ""
+    if not place or not text.isprintable() or " " in text or parts.query or parts.fragment:
+        raise ValueError("give a name such as conda-forge, an address such as https://conda.example.org, or a folder")
+    if "@" in parts.netloc or re.search(r"/t/[^/]+/", f"{parts.path}/"):
+        raise ValueError("passwords and tokens belong in /root/.rattler/credentials.json, not in an address")
+    return text
+
+
 def in_url(host: str) -> str:
     """`host` as a URL has it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
@@ -90,8 +125,11 @@ def in_url(host: str) -> str:
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Duration = Annotated[int, BeforeValidator(parse_duration), Field(ge=0)]
 Host = Annotated[str, BeforeValidator(check_host)]
+AbsolutePath = Annotated[str, BeforeValidator(check_folder)]
 PublicUrl = Annotated[str, BeforeValidator(check_public_url)]
 Network = Annotated[str, BeforeValidator(check_network)]
+Channel = Annotated[str, BeforeValidator(check_channel)]
+ChannelUrl = Annotated[str, BeforeValidator(check_channel_url)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
 
 #: What somebody may be in a course.
@@ -179,6 +217,14 @@ class Limits(_Section):
     tasks: int = Field(512, ge=0)
 
 
+class Environments(_Section):
+    """Where conda packages come from, for descriptions that name no channels."""
+
+    channels: tuple[Channel, ...] = ("conda-forge",)
+    #: Where the channels are that are given by name: conda's own place, or a mirror of it.
+    channel_alias: ChannelUrl = "https://conda.anaconda.org"
+
+
 class ClassLimits(_Section):
     """What all servers together may use, so that the hub and the machine stay usable. Percent of the machine."""
 
@@ -233,6 +279,29 @@ class Idle(_Section):
     graders: Duration = 1800
 
 
+class Grades(_Section):
+    """Grades on their way to learning management systems."""
+
+    #: How often grades that have changed are sent by themselves (seconds; 0 means only when somebody asks).
+    auto_send: Duration = 0
+    #: Whether TAs may send grades, give extensions and fetch rosters, as instructors may.
+    tas_may_send: bool = False
+
+
+class Rosters(_Section):
+    """Lists of people from learning management systems."""
+
+    #: How often a roster that was fetched once is fetched again (seconds; 0 means only when somebody asks).
+    refresh: Duration = 86400
+
+
+class Git(_Section):
+    """Links that fetch git repositories."""
+
+    #: Folders of this machine from which links may fetch, beside courses' shared folders.
+    folders: tuple[AbsolutePath, ...] = ()
+
+
 class Settings(_Section):
     """The whole file."""
 
@@ -243,8 +312,12 @@ class Settings(_Section):
     sign_in: SignIn = SignIn()
     limits: Limits = Limits()
     class_limits: ClassLimits = ClassLimits()
+    environments: Environments = Environments()
     roles: Roles = Roles()
     idle: Idle = Idle()
+    grades: Grades = Grades()
+    rosters: Rosters = Rosters()
+    git: Git = Git()
 
     def public_address(self) -> str:
         """Where people go, as `https://HOST[:PORT]` without a slash at its end; empty where the settings do not say.

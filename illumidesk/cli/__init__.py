@@ -16,9 +16,13 @@ from illumidesk.cli.base import Group, complain
 from illumidesk.cli.config import config
 from illumidesk.cli.course import course
 from illumidesk.cli.enroll import enroll, unenroll
+from illumidesk.cli.env import env
+from illumidesk.cli.extension import extension
+from illumidesk.cli.grades import grades
 from illumidesk.cli.https import https
 from illumidesk.cli.logs import logs
 from illumidesk.cli.lti import lti
+from illumidesk.cli.roster import roster
 from illumidesk.cli.status import status
 from illumidesk.cli.uninstall import uninstall
 from illumidesk.cli.user import user
@@ -38,7 +42,23 @@ def app() -> None:
     """Manage this machine's classroom: people, courses, settings and services."""
 
 
-for command in (status, config, course, user, enroll, unenroll, lti, https, logs, uninstall, version):
+for command in (
+    status,
+    config,
+    course,
+    user,
+    enroll,
+    unenroll,
+    grades,
+    roster,
+    extension,
+    env,
+    lti,
+    https,
+    logs,
+    uninstall,
+    version,
+):
     app.add_command(command)
 
 

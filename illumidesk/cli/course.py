@@ -125,8 +125,8 @@ def show(course_id: str, as_json: bool) -> None:
 def remove(course_id: str, yes: bool, as_json: bool) -> None:
     """Archive a course, then remove it.
 
-    The grader's home (gradebook, assignments) and the course's exchange (hand-ins, feedback) are packed into
-    an archive that only root can read, and then removed. People keep their accounts and homes.
+    The grader's home (gradebook, assignments), the course's exchange (hand-ins, feedback) and shared folder are
+    packed into an archive that only root can read, and then removed. People keep their accounts and homes.
     """
     from illumidesk import names
     from illumidesk.cli.base import clean
@@ -151,6 +151,61 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
     else:
         kept = f"Its archive is {clean(archive)}" if archive else "It had no files left to keep"
         click.echo(f"The course {course_id} is removed. {kept}")
+
+
+@course.command("deploy-key")
+@click.argument("course_id", metavar="ID")
+@click.option("--new", is_flag=True, help="Make another key; the old one is of no use any more.")
+@json_option
+def deploy_key(course_id: str, new: bool, as_json: bool) -> None:
+    """Show the key with which a course reads private git repositories.
+
+    It is made where there is none. What is printed is its public half: enter it where the repository is, as a
+    deploy key that may only read. The private half stays in the grader's home. Next: illumidesk course mirror
+    """
+    from illumidesk import names
+    from illumidesk.cli.base import clean
+    from illumidesk.cli.output import print_json
+    from illumidesk.host.mirrors import Course as CourseHere
+    from illumidesk.host.mirrors import deploy_key as key_of
+
+    public = clean(key_of(CourseHere.of_this_machine(names.check_course_id(course_id)), new=new))
+    if as_json:
+        print_json({"course_id": course_id, "public_key": public})
+    else:
+        click.echo(public)
+
+
+@course.command("mirror")
+@click.argument("course_id", metavar="ID")
+@click.argument("repository", required=False)
+@json_option
+def mirror(course_id: str, repository: str | None, as_json: bool) -> None:
+    """Copy a private git repository into a course's shared folder.
+
+    REPOSITORY: its address, such as git@github.com:OWNER/NAME.git. It is read with the course's deploy key. The
+    copy is COURSE/shared/NAME.git, which members may read and git links may name. Without REPOSITORY every copy of
+    the course is brought up to date.
+    """
+    from illumidesk import names
+    from illumidesk.cli.base import clean
+    from illumidesk.cli.output import print_json
+    from illumidesk.host import mirrors
+    from illumidesk.host.mirrors import Course as CourseHere
+
+    here = CourseHere.of_this_machine(names.check_course_id(course_id))
+    if repository:
+        copies = [mirrors.mirror(here, repository)]
+    else:
+        copies = mirrors.mirrors(here)
+        for copy in copies:
+            mirrors.update(here, copy)
+    if as_json:
+        print_json({"course_id": course_id, "copies": [str(copy) for copy in copies]})
+    elif not copies:
+        click.echo(f"There are no copies yet. Next: illumidesk course mirror {course_id} REPOSITORY", err=True)
+    for copy in copies if not as_json else ():
+        click.echo(f"Up to date: {clean(str(copy))}")
 
 
 def _named(one: Course) -> str:

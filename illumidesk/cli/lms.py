@@ -110,6 +110,7 @@ KINDS: dict[str, LMS] = {
             "issuer": "{url}",
             "auth_url": "{url}/d2l/lti/authenticate",
             "token_url": "https://auth.brightspace.com/core/connect/token",
+            "token_audience": "https://api.brightspace.com/auth/token",
             "jwks_url": "{url}/d2l/.well-known/jwks",
         },
     ),

@@ -166,6 +166,7 @@ def platform() -> None:
 @click.option("--auth-url", default="", metavar="URL", help="1.3: authentication request URL.")
 @click.option("--jwks-url", default="", metavar="URL", help="1.3: public key set URL.")
 @click.option("--token-url", default="", metavar="URL", help="1.3: access token URL.")
+@click.option("--token-audience", default="", metavar="URI", help="1.3: audience of tokens, if not their URL.")
 @click.option("--replace", is_flag=True, help="Change a platform, or bring one back with its people.")
 @json_option
 def add(
@@ -271,6 +272,7 @@ def show(which: str, kind: str | None, as_json: bool) -> None:
             ("Authentication", one["auth_url"]),
             ("Key set", one["jwks_url"]),
             ("Token", one["token_url"] or None),
+            *([("Token audience", one["token_audience"])] if one.get("token_audience") else []),
         ]
     )
     print_pairs(

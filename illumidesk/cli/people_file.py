@@ -57,6 +57,43 @@ def read(file: Iterable[str]) -> tuple[list[Line], list[Fault]]:
     return lines, faults
 
 
+def read_roster(file: Iterable[str], course: str) -> tuple[list[Line], list[Fault]]:
+    """The lines of a file for one course, and what is wrong with the others. The first line names the columns.
+
+    Args:
+        file: of text.
+        course: the course; a column `course` must not say another one.
+
+    Raises:
+        IllumiDeskError: where it is not a text file, or has no column `account`.
+    """
+    lines: list[Line] = []
+    faults: list[Fault] = []
+    columns: tuple[str, ...] = ()
+    seen: dict[str, int] = {}
+    for number, cells in _rows(file):
+        if not columns:
+            columns = tuple("name" if cell.lower() == "account" else cell.lower() for cell in cells)
+            if "name" not in columns:
+                raise IllumiDeskError("the file has no column account", hint="its first line names them: account,role")
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        if row.get("left"):
+            continue
+        try:
+            own = row.get("course") or course
+            if own != course:
+                raise IllumiDeskError(f"it is of the course {own}", hint=f"this is for {course} alone")
+            line = _line(number, [row["name"], course, row.get("role", "")], _COLUMNS)
+            first = seen.setdefault(line.name, number)
+            if first != number:
+                raise IllumiDeskError(f"{line.name} is in line {first} already", hint="remove one of them")
+            lines.append(line)
+        except IllumiDeskError as error:
+            faults.append((number, error))
+    return lines, faults
+
+
 def _rows(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     try:
         text = list(file)

@@ -23,8 +23,9 @@ _INTERVAL = 0.5
 def status(ctx: click.Context, as_json: bool) -> None:
     """Show services, people online, memory and processor use by person and course.
 
-    Processor use is in percent of one core. It works while the hub is down; with sudo it shows more. Exit
-    status 3 says that a service is down or that the hub does not answer.
+    It also says how many more people fit, if they use as much memory as those online. Processor use is in percent
+    of one core. It works while the hub is down; with sudo it shows more. Exit status 3 says that a service is down
+    or that the hub does not answer.
     """
     from illumidesk.cli.output import print_json
 
@@ -43,6 +44,9 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
     Args:
         interval: seconds over which processor use is measured.
     """
+    from dataclasses import asdict
+
+    from illumidesk.cli.room import room
     from illumidesk.cli.units import host_figures, running, show_units
     from illumidesk.paths import Paths
 
@@ -54,16 +58,25 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
     classroom = next((unit for unit in units if unit.kind == "slice"), None)
     people = _people([unit for unit in units if unit.kind == "server"], users)
     notes = [] if units else ["systemd does not answer, so units and what they use are not known"]
+    memory, limit = _total("memory", classroom, running(units)), classroom.memory_limit if classroom else None
+    left = room(
+        [person["memory"] for person in people if person["is_running"] and person["memory"]],
+        available=host["memory_available"],
+        class_limit=limit,
+        class_memory=memory,
+    )
     return {
         "ok": bool(hub["answers"]) and bool(services) and all(unit.active_state == "active" for unit in services),
         "hub": hub,
         "services": [unit.as_dict() for unit in services],
         "host": host,
         "class": {
-            "memory": _total("memory", classroom, running(units)),
-            "memory_limit": classroom.memory_limit if classroom else None,
+            "memory": memory,
+            "memory_limit": limit,
             "cpu_percent": _total("cpu_percent", classroom, running(units)),
         },
+        # Without systemd it is not known what is in use.
+        "room": asdict(left) if units else None,
         "people_online": sum(person["is_running"] for person in people),
         "people": people,
         "courses": _courses([unit for unit in units if unit.kind == "grader"], people, courses),
@@ -166,7 +179,7 @@ def _print(report: dict[str, Any]) -> None:
             right=["Since", "Memory", "CPU", "Tasks"],
         )
     click.echo()
-    _print_host(report["host"], report["class"])
+    _print_host(report["host"], report["class"], report["room"])
     click.echo()
     click.echo(f"{_count(report['people_online'], 'person', 'people')} online")
     if report["people"]:
@@ -208,8 +221,9 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("\nWith sudo: people's courses and the hub's own figures too.")
 
 
-def _print_host(host: dict[str, Any], classroom: dict[str, Any]) -> None:
+def _print_host(host: dict[str, Any], classroom: dict[str, Any], left: dict[str, Any] | None) -> None:
     from illumidesk.cli.output import ago, percent, print_pairs, size
+    from illumidesk.cli.room import ENOUGH
 
     used = host["memory_total"] - host["memory_available"]
     swap_used = host["swap_total"] - host["swap_free"]
@@ -227,6 +241,15 @@ def _print_host(host: dict[str, Any], classroom: dict[str, Any]) -> None:
             (
                 "All servers",
                 f"{size(classroom['memory'])}{limit} memory, {percent(classroom['cpu_percent']) or '-'} CPU",
+            )
+        )
+    if left is not None:
+        people = left["measured"]
+        source = f"as the {people} online" if people >= ENOUGH else f"an estimate: {people or 'nobody'} online"
+        pairs.append(
+            (
+                "Room for",
+                f"{_count(left['people'], 'more person', 'more people')} at {size(left['per_person'])} each ({source})",
             )
         )
     print_pairs(pairs)

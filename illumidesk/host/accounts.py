@@ -40,6 +40,7 @@ def ensure_folders(paths: Paths) -> None:
         (paths.exchange.parent, 0o755),
         # nbgrader refuses an exchange that is not writable for everybody; the courses' folders in it are not.
         (paths.exchange, 0o1777),
+        (paths.shared, 0o755),
     ):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(mode)

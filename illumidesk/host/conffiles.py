@@ -60,6 +60,11 @@ def ensure_conffile(
     return outcome
 
 
+def shipped_digest(target: Path, *, paths: Paths) -> str | None:
+    """SHA-256 of what was shipped last for `target`; nothing where nothing was."""
+    return _Record(paths.state / "shipped.json").get(target)
+
+
 def remove_conffile(target: Path, *, paths: Paths) -> None:
     """Remove a file that `ensure_conffile` brought; one that was on the machine before IllumiDesk stays."""
     _beside(target).unlink(missing_ok=True)

@@ -84,6 +84,7 @@ class Platform(TypedDict):
     client_id: str
     auth_url: str
     token_url: str
+    token_audience: str
     jwks_url: str
     deployments: list[str]
     created: str
@@ -106,6 +107,40 @@ class ToolKey(TypedDict):
 
     kid: str
     created: str
+
+
+class Person(TypedDict):
+    """Somebody on a roster. What is not known is ""; `rostered` and `left` are times or None."""
+
+    name: str
+    full_name: str
+    email: str
+    role: RoleInCourse
+    source: Literal["admin", "launch", "roster"]
+    lms_user_id: str
+    since: str
+    rostered: str | None
+    left: str | None
+
+
+class Roster(TypedDict):
+    """A course's people, and the platforms that they come from."""
+
+    course_id: str
+    people: list[Person]
+    sources: list[dict[str, Any]]
+
+
+class RosterFetch(TypedDict):
+    """A fetch of a roster; `ended` is None while it is under way, `change` is there where it went well."""
+
+    step: Literal["reading", "people", "gradebook"]
+    done: int
+    total: int
+    ended: str | None
+    problem: str
+    hint: str
+    change: dict[str, Any] | None
 
 
 class HubClient:
@@ -164,15 +199,32 @@ class HubClient:
         answer = self._call("DELETE", f"courses/{_quoted(course_id)}", timeout=LONG_TIMEOUT)[1]
         return str(answer["archive"])
 
-    def enroll(self, course_id: str, name: str, role: RoleInCourse, *, create: bool = False) -> bool:
-        """Give a person a role in a course. Returns whether the person was new in it."""
-        body = {"role": role} | ({"create": True} if create else {})
+    def enroll(
+        self, course_id: str, name: str, role: RoleInCourse, *, create: bool = False, keep: bool = False
+    ) -> bool:
+        """Give a person a role in a course. Returns whether the person was new in it.
+
+        With `keep` somebody who has the role already has it from whom they had it.
+        """
+        body = {"role": role} | ({"create": True} if create else {}) | ({"keep": True} if keep else {})
         answer = self._call("PUT", f"courses/{_quoted(course_id)}/members/{_quoted(name)}", body)[1]
         return bool(answer["created"])
 
     def unenroll(self, course_id: str, name: str) -> None:
         """Take a person out of a course."""
         self._call("DELETE", f"courses/{_quoted(course_id)}/members/{_quoted(name)}")
+
+    def roster(self, course_id: str) -> Roster:
+        """Who is or was in a course, and where that is known from."""
+        return cast(Roster, self._call("GET", f"courses/{_quoted(course_id)}/roster")[1])
+
+    def fetch_roster(self, course_id: str) -> RosterFetch:
+        """Begin to fetch the roster; `roster_fetch` tells how it goes."""
+        return cast(RosterFetch, self._call("POST", f"courses/{_quoted(course_id)}/roster/fetch")[1])
+
+    def roster_fetch(self, course_id: str) -> RosterFetch:
+        """How the last fetch of a roster stands."""
+        return cast(RosterFetch, self._call("GET", f"courses/{_quoted(course_id)}/roster/fetch")[1])
 
     def users(self) -> list[User]:
         """Everybody."""
@@ -224,7 +276,7 @@ class HubClient:
 
         Args:
             fields: `name`, `version`, and for 1.1 `key` and `secret` (both made where absent), for 1.3 `issuer`,
-                `client_id`, `auth_url`, `token_url`, `jwks_url` and `deployments`; `replace`.
+                `client_id`, `auth_url`, `token_url`, `token_audience`, `jwks_url` and `deployments`; `replace`.
         """
         status, platform = self._call("POST", "platforms", fields)
         return cast(Platform, platform), status == 201
@@ -254,6 +306,71 @@ class HubClient:
     def remove_platform(self, platform_id: int) -> None:
         """Believe no launch from a platform any more; its people and courses stay."""
         self._call("DELETE", f"platforms/{platform_id}")
+
+    def grade_assignments(self, course_id: str) -> list[dict[str, Any]]:
+        """The gradebook's assignments, and how their grades stand."""
+        answer = self._call("GET", f"courses/{_quoted(course_id)}/grades")[1]
+        return cast(list[dict[str, Any]], answer["assignments"])
+
+    def grade_preview(self, course_id: str, assignment: str) -> dict[str, Any]:
+        """What sending an assignment's grades would do."""
+        return self._call("GET", f"courses/{_quoted(course_id)}/grades?assignment={_quoted(assignment)}")[1]
+
+    def send_grades(
+        self,
+        course_id: str,
+        assignment: str,
+        *,
+        students: list[str] | None = None,
+        partial: bool = False,
+        again: bool = False,
+    ) -> dict[str, Any]:
+        """Put grades into the queue; see `illumidesk.hub.grades.Grades.send`."""
+        body: dict[str, Any] = {"assignment": assignment, "partial": partial, "again": again}
+        if students is not None:
+            body["students"] = students
+        return self._call("POST", f"courses/{_quoted(course_id)}/grades", body)[1]
+
+    def deliveries(self, course_id: str, assignment: str = "") -> list[dict[str, Any]]:
+        """How the course's deliveries stand; of one assignment, where it is given."""
+        query = f"?assignment={_quoted(assignment)}" if assignment else ""
+        answer = self._call("GET", f"courses/{_quoted(course_id)}/deliveries{query}")[1]
+        return cast(list[dict[str, Any]], answer["deliveries"])
+
+    def retry_deliveries(self, course_id: str, assignment: str, students: list[str]) -> int:
+        """Try again; how many there are. Nobody named means everybody."""
+        body: dict[str, Any] = {"assignment": assignment}
+        if students:
+            body["students"] = students
+        return int(self._call("POST", f"courses/{_quoted(course_id)}/deliveries", body)[1]["count"])
+
+    def columns(self, course_id: str, assignment: str) -> list[dict[str, Any]]:
+        """Where an assignment's grades go, and which columns may be chosen, for each platform."""
+        answer = self._call("GET", f"courses/{_quoted(course_id)}/column?assignment={_quoted(assignment)}")[1]
+        return cast(list[dict[str, Any]], answer["places"])
+
+    def choose_column(self, course_id: str, assignment: str, platform: int, key: str) -> str:
+        """Choose an assignment's column; its name."""
+        body = {"assignment": assignment, "platform": platform, "key": key}
+        return str(self._call("PUT", f"courses/{_quoted(course_id)}/column", body)[1]["column"])
+
+    def grade_book(self, course_id: str) -> dict[str, Any]:
+        """Every score of the course."""
+        return self._call("GET", f"courses/{_quoted(course_id)}/book")[1]
+
+    def import_grades(self, course_id: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Put scores from elsewhere into the gradebook."""
+        return self._call("POST", f"courses/{_quoted(course_id)}/book", {"rows": rows})[1]
+
+    def extensions(self, course_id: str) -> list[dict[str, Any]]:
+        """Who has more time, in seconds."""
+        answer = self._call("GET", f"courses/{_quoted(course_id)}/extensions")[1]
+        return cast(list[dict[str, Any]], answer["extensions"])
+
+    def set_extension(self, course_id: str, student: str, assignment: str, seconds: int) -> None:
+        """Give a student more time; 0 seconds take it away."""
+        body = {"student": student, "assignment": assignment, "seconds": seconds}
+        self._call("PUT", f"courses/{_quoted(course_id)}/extensions", body)
 
     def status(self, *, timeout: float = 10.0) -> dict[str, Any]:
         """The hub's own view of the machine."""

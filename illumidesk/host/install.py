@@ -11,21 +11,26 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from illumidesk import __version__, names, settings
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host import settings_file, units
 from illumidesk.host.accounts import ensure_accounts, ensure_folders, foreign_account
 from illumidesk.host.certificates import check_stored
-from illumidesk.host.conffiles import ensure_conffile
-from illumidesk.host.environments import ensure_environment, lock, remove_old_builds, users_environment
+from illumidesk.host.conffiles import ensure_conffile, shipped_digest
+from illumidesk.host.environments import lock, remove_old_builds
 from illumidesk.host.hub_client import HubClient
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.secrets import ensure_secrets
 from illumidesk.host.ssh import ensure_ssh_rule
 from illumidesk.host.steps import Progress
+from illumidesk.host.users_environments import (
+    ensure_users_environment,
+    environment_names,
+    folder,
+    migrate_lists,
+)
 from illumidesk.paths import Paths, data
 
 #: Seconds until the hub must answer; an emulated machine needs most of them.
@@ -79,6 +84,7 @@ class Outcome:
         admin: the administrator asked for, or made at the first installation.
         courses: the courses made with that administrator as instructor.
         demo: whether the demo was made.
+        environments: how each of the users' environments is built.
         started: the services that were started or restarted.
         notes: what somebody should look at.
     """
@@ -88,6 +94,7 @@ class Outcome:
     admin: str | None
     courses: tuple[str, ...]
     demo: bool
+    environments: tuple[str, ...]
     started: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -123,9 +130,10 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
             ensure_http_port(options.http_port, paths)
         current = settings.load(paths.config_file)
         check_stored(current.https.domain, paths)
+    built = []
     for name in environment_names(paths):
         with progress.step(f"The users' environment {name}"):
-            ensure_users_environment(name, paths, progress, refresh=options.refresh)
+            built.append(f"{name}: {ensure_users_environment(name, paths, progress, refresh=options.refresh)}")
     with progress.step("Node and the proxy"):
         ensure_proxy(paths, progress, refresh=options.refresh)
     with progress.step("Units and services"):
@@ -151,6 +159,7 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
         admin=seeded[0],
         courses=options.courses if seeded[0] else (),
         demo=seeded[1],
+        environments=tuple(built),
         started=tuple(started),
         notes=tuple(progress.notes),
     )
@@ -202,8 +211,9 @@ def ensure_configuration(paths: Paths, progress: Progress) -> None:
             data("config", "nbgrader", "global_nbgrader_config.py"), paths.nbgrader_global_config, paths=paths
         ),
     }
-    for source in sorted(data("config", "environments").glob("*.txt")):
-        target = requirements_folder(paths) / source.name
+    migrate_lists(paths, shipped_digest(folder(paths) / "default.txt", paths=paths), progress)
+    for source in sorted(data("config", "environments").glob("*.yml")):
+        target = folder(paths) / source.name
         outcomes[target] = ensure_conffile(source, target, paths=paths)
     for file, outcome in outcomes.items():
         if outcome == "beside":
@@ -214,22 +224,6 @@ def ensure_http_port(port: int, paths: Paths) -> None:
     """Write the public port into the settings file, whose comments and everything else stay."""
     if settings.load(paths.config_file).proxy.http_port != port:
         settings_file.set_value(paths.config_file, "proxy.http_port", str(port))
-
-
-def requirements_folder(paths: Paths) -> Path:
-    """The requirement lists of users' environments, a file `NAME.txt` each."""
-    return paths.etc / "environments"
-
-
-def environment_names(paths: Paths) -> list[str]:
-    """The users' environments that have a requirement list."""
-    return sorted(file.stem for file in requirements_folder(paths).glob("*.txt"))
-
-
-def ensure_users_environment(name: str, paths: Paths, progress: Progress, *, refresh: bool = False) -> bool:
-    """Have `/opt/illumidesk/envs/NAME` built by its requirement list; whether it was built anew."""
-    environment = users_environment(name, requirements_folder(paths) / f"{name}.txt", paths)
-    return ensure_environment(environment, paths.environments / name, paths=paths, progress=progress, refresh=refresh)
 
 
 def _ensure_command(paths: Paths, progress: Progress) -> None:
@@ -405,6 +399,8 @@ def farewell(outcome: Outcome, seconds: float) -> str:
             "Whoever signs in first under one of these names sets its password. Do it right away, for each of them.",
             "",
         ]
+    if outcome.environments:
+        lines += ["Environments:", *(f"  {built}" for built in outcome.environments), ""]
     for note in outcome.notes:
         lines += [f"Note: {note}", ""]
     lines += ["Next:"]

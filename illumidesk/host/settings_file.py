@@ -100,13 +100,19 @@ def check_environment(key: str, name: str, paths: Paths) -> None:
         IllumiDeskError: as `check_environments`.
     """
     try:
-        built = sorted(entry.name for entry in paths.environments.iterdir())
+        built = sorted(entry.name for entry in paths.environments.iterdir() if not entry.name.startswith("."))
     except OSError:
         return  # nothing is installed here, or this account may not look
     if built and name not in built:
         near = difflib.get_close_matches(name, built, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(built)}"
         raise IllumiDeskError(f"{key} cannot be {name!r}: there is no such environment", hint=hint)
+    if built and not (paths.environments / name / "bin/jupyterhub-singleuser").exists():
+        raise IllumiDeskError(
+            f"{key} cannot be {name!r}: people's servers cannot run from that environment, which has no "
+            "jupyterhub-singleuser",
+            hint="`illumidesk env list` says which can",
+        )
 
 
 # Keys and values

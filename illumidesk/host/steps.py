@@ -49,6 +49,7 @@ class Progress:
         self.log = log
         self.out = out or sys.stdout
         self.notes: list[str] = []
+        self._title = ""
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -58,12 +59,21 @@ class Progress:
         self._log(f"\n== {title}\n")
         if live:
             self._say(f"  {title} …")
+        self._title = title
         try:
             yield
         except BaseException:
             self._say(f"{_clear(live)}  {title:<48}  FAILED\n")
             raise
+        finally:
+            self._title = ""
         self._say(f"{_clear(live)}  {title:<48} {time.monotonic() - began:7.1f} s\n")
+
+    def tell(self, text: str) -> None:
+        """How far the step in hand is: behind its title on a terminal, and a line of the log."""
+        self.record(text)
+        if self._title and self.out.isatty():
+            self._say(f"{_clear(True)}  {self._title} … {text}")
 
     def record(self, text: str) -> None:
         """A line for the log."""

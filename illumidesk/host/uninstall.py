@@ -55,7 +55,8 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
             # Last: this very program runs from there.
             _remove(paths.opt)
     print(
-        "\nIllumiDesk is removed. Debian packages that it installed stay (python3-venv, acl, git and what they need)."
+        "\nIllumiDesk is removed. Debian packages that it installed stay (python3-venv, acl, git, openssh-client and "
+        "what they need)."
     )
     if not purge:
         kept = (paths.exchange.parent, paths.hub_state, paths.etc, paths.hub_config.parent, paths.archive, paths.state)
@@ -100,12 +101,15 @@ def _remove_people(paths: Paths, progress: Progress) -> None:
         if home.parent == paths.home and not home.is_symlink():
             _remove(home)
     of_courses = [f"nbgrader-{account.pw_name.removeprefix('grader-')}" for account in graders]
-    for group in (*of_courses, names.PEOPLE_GROUP, names.GRADERS_GROUP):
+    # userdel leaves an account's own group where somebody is in it
+    own = [account.pw_name for account in graders]
+    for group in (*of_courses, *own, names.PEOPLE_GROUP, names.GRADERS_GROUP):
         progress.run(["groupdel", group], check=False)
 
 
 def _remove_data(paths: Paths) -> None:
     _remove(paths.exchange)
+    _remove(paths.shared)
     _remove_empty(paths.exchange.parent)
     for file in (paths.hub_config, paths.nbgrader_global_config):
         remove_conffile(file, paths=paths)

@@ -132,6 +132,7 @@ class ManagementHandler(APIHandler):  # type: ignore[misc]
             "client_id": platform.client_id,
             "auth_url": platform.auth_url,
             "token_url": platform.token_url,
+            "token_audience": platform.token_audience,
             "jwks_url": platform.jwks_url,
             "deployments": platform.deployments,
             "created": iso(platform.created),
@@ -209,7 +210,7 @@ class MemberHandler(ManagementHandler):
 
     async def put(self, course_id: str, name: str) -> None:
         """Give somebody a role in the course."""
-        fields = self.body(role=str, create=bool)
+        fields = self.body(role=str, create=bool, keep=bool)
         role = fields.get("role", "student")
         if role not in MEMBER_ROLES:
             raise IllumiDeskError(f"{role!r} is not a role", hint=f"use one of {', '.join(MEMBER_ROLES)}")
@@ -217,7 +218,7 @@ class MemberHandler(ManagementHandler):
             raise unknown_course(course_id)
         if fields.get("create"):
             await self.classroom.ensure_person(name)
-        created = await self.classroom.enrol(course_id, name, cast(MemberRole, role))
+        created = await self.classroom.enrol(course_id, name, cast(MemberRole, role), keep=fields.get("keep", False))
         self.answer({"course_id": course_id, "name": name, "role": role, "created": created})
 
     async def delete(self, course_id: str, name: str) -> None:
@@ -284,7 +285,7 @@ class PlatformsHandler(ManagementHandler):
 
     async def post(self) -> None:
         """Add a platform; with `replace`, change one or bring one back. The answer alone shows a secret made here."""
-        text = ("key", "secret", "issuer", "client_id", "auth_url", "token_url", "jwks_url")
+        text = ("key", "secret", "issuer", "client_id", "auth_url", "token_url", "token_audience", "jwks_url")
         fields = self.body(name=str, version=str, deployments=list, replace=bool, **dict.fromkeys(text, str))
         version = cast(LTIVersion, fields.pop("version", ""))
         made: dict[str, str] = {}

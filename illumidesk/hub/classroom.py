@@ -11,20 +11,30 @@ import json
 import logging
 import os
 import pwd
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from jupyterhub import orm, roles
 from jupyterhub.utils import url_path_join, utcnow
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.grades.deliver import deliver
+from illumidesk.grades.sender import Sender
+from illumidesk.hub.gradebooks import Gradebooks
+from illumidesk.hub.grader_client import GraderClient
+from illumidesk.hub.grades import Grades
 from illumidesk.hub.queue import StartQueue
+from illumidesk.hub.rosters import Rosters
 from illumidesk.hub.units import UnitTable
+from illumidesk.lti.deep_linking import assignment_of
 from illumidesk.lti.jwks import JwksCache
 from illumidesk.lti.keys import new_key
 from illumidesk.lti.launch import Launch
+from illumidesk.lti.services import Services
 from illumidesk.paths import Paths, socket_url
 from illumidesk.registry import MemberRole, Registry, ToolKey
+from illumidesk.registry.models import MemberSource
 from illumidesk.registry.store import check_title, unknown_course, unknown_person
 from illumidesk.settings import Settings
 from illumidesk.spawners.choice import server_arguments, server_variables
@@ -63,6 +73,13 @@ class Classroom:
         self._ready_courses: set[str] = set()
         self._enrolled: dict[tuple[str, str], MemberRole] = {}
         self.jwks = JwksCache(loopback=settings.sign_in.lti.loopback_platforms)
+        self.services = Services(self.tool_keys, loopback=settings.sign_in.lti.loopback_platforms)
+        self.sender = Sender(self.registry.grades, partial(deliver, self.services))
+        self.grades = Grades(self)
+        self.rosters = Rosters(self)
+        self.gradebooks = Gradebooks(self)
+        #: When each grader last stopped (the loop's time).
+        self._grader_stopped: dict[str, float] = {}
         self.started = utcnow(with_tz=False)
 
     # Life of the hub
@@ -74,9 +91,18 @@ class Classroom:
         for course in self.registry.courses():
             if self.units.is_active(names.grader_unit(course.course_id)):
                 self._routes()[_spec(course.course_id)] = socket_url(self.paths.grader_socket(course.course_id))
+                self.gradebooks.soon(course.course_id)
+        self.sender.start()
+        self.grades.start()
+        self.rosters.start()
 
     async def stop(self) -> None:
         """Let go of everything; units go on."""
+        self.grades.stop()
+        await self.rosters.stop()
+        await self.gradebooks.stop()
+        await self.sender.stop()
+        await self.services.close()
         await self.units.stop()
         await self.supervisor.close()
         self.registry.close()
@@ -245,8 +271,14 @@ class Classroom:
         log.info("course %s was removed; its archive is %s", course_id, archive or "nowhere: it had no files")
         return archive
 
-    async def enrol(self, course_id: str, name: str, role: MemberRole) -> bool:
+    async def enrol(self, course_id: str, name: str, role: MemberRole, *, keep: bool = False) -> bool:
         """Give the person that role in the course, instead of any other.
+
+        Args:
+            course_id: the course.
+            name: the person.
+            role: what they are in it.
+            keep: leave it to whoever said so before, where it is the same role.
 
         Returns:
             whether the person was not in the course before.
@@ -256,10 +288,20 @@ class Classroom:
         """
         async with self._course_lock(course_id):
             self.check_present(name)
-            created = self.registry.set_membership(course_id, name, role)
+            source: MemberSource = "admin"
+            known = self.registry.membership(course_id, name)
+            if keep and known is not None and known.left is None and known.role == role:
+                source = cast(MemberSource, known.source)
+            created = self.registry.set_membership(course_id, name, role, source=source)
             await self._enrol(course_id, name, role)
         log.info("%s is %s of %s", name, role, course_id)
         return created
+
+    def may_run(self, course_id: str, name: str) -> bool:
+        """Whether the person sends the course's grades, gives extensions and fetches its roster."""
+        member = self.registry.membership(course_id, name)
+        allowed = {"instructor", "ta"} if self.settings.grades.tas_may_send else {"instructor"}
+        return member is not None and member.left is None and member.role in allowed
 
     async def withdraw(self, course_id: str, name: str) -> None:
         """Take the person out of the course; what they handed in stays."""
@@ -275,11 +317,62 @@ class Classroom:
             self.registry.set_membership(course_id, name, None)
         log.info("%s is no longer in %s", name, course_id)
 
+    async def enrol_by_roster(self, course_id: str, name: str, role: MemberRole) -> MemberRole:
+        """Bring in somebody whom a roster names.
+
+        Returns:
+            their role, which is another one where a launch or an administrator said so.
+
+        Raises:
+            IllumiDeskError: where the course or the person is unknown, or the supervisor refuses.
+        """
+        async with self._course_lock(course_id):
+            self.registry.set_membership(course_id, name, role, source="roster")
+            member = self.registry.membership(course_id, name)
+            effective = role if member is None else cast(MemberRole, member.role)
+            if course_id not in self._ready_courses:
+                await self._set_up_course(course_id, "")
+            await self._enrol(course_id, name, effective)
+        return effective
+
+    async def leave(self, course_id: str, name: str) -> None:
+        """Take somebody out whom the roster no longer names; who they are and what they made stays."""
+        async with self._course_lock(course_id):
+            self._enrolled.pop((course_id, name), None)
+            # The registry last, as in `withdraw`: the next roster finishes what was cut off.
+            await self.supervisor.set_membership(course_id, name, member=False)
+            self._set_groups(course_id, name, None)
+            self.registry.leave(course_id, name)
+        log.info("%s has left %s, by its roster", name, course_id)
+
+    def is_enrolled(self, course_id: str, name: str, role: str) -> bool:
+        """Whether this hub has done all that this membership needs."""
+        return self._enrolled.get((course_id, name)) == role
+
     async def _enrol(self, course_id: str, name: str, role: MemberRole) -> None:
         await self.supervisor.ensure_account(name)
-        await self.supervisor.set_membership(course_id, name, member=True)
+        await self.supervisor.set_membership(course_id, name, member=True, staff=role != "student")
         self._set_groups(course_id, name, role)
         self._enrolled[course_id, name] = role
+        self.gradebooks.soon(course_id)
+
+    async def renew_staff(self, name: str) -> None:
+        """Tell the host again, once in the hub's life, of which courses a person is instructor or TA, before their
+        server starts: an older version did not tell it.
+        """
+        for course_id, role in self.registry.memberships(name):
+            if role == "student" or self._enrolled.get((course_id, name)) == role:
+                continue
+            async with self._course_lock(course_id):
+                if (course_id, role) not in self.registry.memberships(name):
+                    continue  # changed while we waited
+                try:
+                    if course_id not in self._ready_courses:
+                        await self._set_up_course(course_id, "")
+                    await self._enrol(course_id, name, role)
+                except IllumiDeskError as error:
+                    # the server starts without writing that course's folder
+                    log.warning("%s as %s of %s: %s", name, role, course_id, error.message)
 
     # Launches
 
@@ -294,25 +387,18 @@ class Classroom:
         Raises:
             IllumiDeskError: where the person was removed, or the supervisor refuses or does not answer.
         """
-        name, new = self.registry.ensure_identity(
+        name = self.ensure_identified(
             launch.platform_id,
             launch.sub,
-            names.account_proposals(
-                email=launch.email,
-                login=launch.login,
-                given=launch.given_name,
-                family=launch.family_name,
-                sub=launch.sub,
-            ),
-            taken=_is_account_of_machine,
             email=launch.email,
+            login=launch.login,
             full_name=launch.name,
+            given_name=launch.given_name,
+            family_name=launch.family_name,
         )
-        if new:
-            log.info("%s comes from platform %d for the first time", name, launch.platform_id)
-        self._ensure_hub_user(name)
         if launch.context_id is None or launch.role is None:
             return name, None
+        services = launch.services
         course_id, _ = self.registry.ensure_context(
             launch.platform_id,
             launch.context_id,
@@ -321,14 +407,89 @@ class Classroom:
             label=launch.context_label,
             title=launch.context_title,
         )
-        if self._enrolled.get((course_id, name)) != launch.role:
+        if self._enrolled.get((course_id, name)) != launch.role or self._is_by_roster(course_id, name):
             async with self._course_lock(course_id):
                 if course_id not in self._ready_courses:
                     await self._set_up_course(course_id, "")
-                self.registry.set_membership(course_id, name, launch.role)
-                await self._enrol(course_id, name, launch.role)
+                self.registry.set_membership(course_id, name, launch.role, source="launch")
+                if not self.is_enrolled(course_id, name, launch.role):
+                    await self._enrol(course_id, name, launch.role)
             log.info("%s is %s of %s", name, launch.role, course_id)
+        released = self.registry.grades.learn(
+            launch.platform_id,
+            launch.context_id,
+            course_id,
+            name,
+            line_items_url=services.line_items,
+            ags_scopes=services.ags_scopes,
+            memberships_url=services.memberships,
+            resource_link_id=launch.resource_link_id,
+            title=launch.resource_link_title,
+            assignment=assignment_of(launch),
+            line_item=services.line_item,
+            outcome_url=services.outcome_url,
+            sourcedid=services.sourcedid,
+        )
+        if released:
+            self.sender.wake()
         return name, course_id
+
+    def ensure_identified(
+        self,
+        platform_id: int,
+        sub: str,
+        *,
+        email: str = "",
+        login: str = "",
+        full_name: str = "",
+        given_name: str = "",
+        family_name: str = "",
+    ) -> str:
+        """The account name of somebody of a platform, whom a launch or a roster names; with a hub user.
+
+        Args:
+            platform_id: the platform's number.
+            sub: the platform's id for the person.
+            email: what the platform says of them, "" for nothing.
+            login: likewise.
+            full_name: likewise.
+            given_name: likewise.
+            family_name: likewise.
+
+        Raises:
+            IllumiDeskError: where the person was removed, or the id is unusable.
+        """
+        name, new = self.registry.ensure_identity(
+            platform_id,
+            sub,
+            names.account_proposals(email=email, login=login, given=given_name, family=family_name, sub=sub),
+            taken=_is_account_of_machine,
+            email=email,
+            full_name=full_name,
+            given_name=given_name,
+            family_name=family_name,
+        )
+        if new:
+            log.info("%s comes from platform %d for the first time", name, platform_id)
+        self._ensure_hub_user(name)
+        return name
+
+    def _is_by_roster(self, course_id: str, name: str) -> bool:
+        """Whether a roster alone said what the person is in the course: a launch says it better."""
+        member = self.registry.membership(course_id, name)
+        return member is not None and member.source == "roster"
+
+    async def sync_gradebook(self, course_id: str, *, start: bool = False) -> None:
+        """Tell the course's grader who its students are, where it runs.
+
+        Args:
+            course_id: the course.
+            start: start it where it does not run.
+
+        Raises:
+            IllumiDeskError: where it does not start, or does not take it.
+        """
+        await self.gradebooks.sync(course_id, start=start)
 
     async def tool_keys(self) -> list[ToolKey]:
         """The keys of this tool, the one that signs first. The first is made where there is none."""
@@ -367,8 +528,38 @@ class Classroom:
         """The end of the start has been told."""
         self._grader_starts.pop(course_id, None)
 
+    async def grader(self, course_id: str) -> GraderClient:
+        """The course's grader to ask, started where it does not run.
+
+        Raises:
+            IllumiDeskError: where there is no such course, or its grader does not start.
+        """
+        if self.registry.course(course_id) is None:
+            raise unknown_course(course_id)
+        socket = self.paths.grader_socket(course_id)
+        if not (self.units.is_active(names.grader_unit(course_id)) and await accepts(socket)):
+            start = self.grader_start(course_id)
+            try:
+                # Whoever goes away must not end the start of the others.
+                await asyncio.shield(start)
+            finally:
+                if start.done():
+                    self.forget_grader_start(course_id)
+        return GraderClient(course_id, socket)
+
+    def grader_has_run(self, course_id: str, *, since: float | None) -> bool:
+        """Whether the grader has run since then (the loop's time), so that its gradebook may have changed.
+
+        None is since ever: what was before this hub began is not known.
+        """
+        if since is None or self.units.is_active(names.grader_unit(course_id)):
+            return True
+        return self._grader_stopped.get(course_id, float("-inf")) > since
+
     async def _start_grader(self, course_id: str) -> None:
         if not self.units.is_active(names.grader_unit(course_id)):
+            # What a newer version keeps in the grader's home.
+            await self.supervisor.ensure_course(course_id)
             role = self.settings.role("grader")
             limits = self.settings.limits_of("grader")
             socket = self.paths.grader_socket(course_id)
@@ -390,6 +581,7 @@ class Classroom:
         target = socket_url(self.paths.grader_socket(course_id))
         self._routes()[_spec(course_id)] = target
         await self.app.proxy.add_route(_spec(course_id), target, {"extra": True})
+        self.gradebooks.soon(course_id)
 
     def _grader_variables(self, course_id: str, environment: str) -> dict[str, str]:
         hub = self.app.hub
@@ -398,6 +590,8 @@ class Classroom:
             **server_variables(self.paths.roles / "grader", self.paths.environments / environment),
             "JUPYTERHUB_SERVICE_NAME": course_id,
             "JUPYTERHUB_USER": names.grader_account(course_id),
+            # The gradebook is told to nobody else (illumidesk.grader.gradebook).
+            "ILLUMIDESK_HUB_UID": str(os.getuid()),
             "JUPYTERHUB_CLIENT_ID": _client_id(course_id),
             "JUPYTERHUB_API_TOKEN": self._fresh_grader_token(course_id),
             "JUPYTERHUB_API_URL": hub.api_url,
@@ -458,6 +652,7 @@ class Classroom:
         if unit["active_state"] not in {"inactive", "failed"}:
             return
         if unit["kind"] == "grader":
+            self._grader_stopped[unit["name"]] = asyncio.get_running_loop().time()
             await self._drop_route(unit["name"])
             return
         user = self.hub_user(unit["name"])

@@ -8,9 +8,13 @@ from typing import Any
 from illumidesk.authenticators import LocalAuthenticator
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.api import MANAGE_SCOPE, api_handlers
+from illumidesk.hub.extension_pages import extension_page_handlers
+from illumidesk.hub.grade_api import grade_api_handlers
+from illumidesk.hub.grade_pages import grade_page_handlers
 from illumidesk.hub.launches import Pending, launch_handlers
 from illumidesk.hub.pages import page_handlers
 from illumidesk.hub.registration import registration_handlers
+from illumidesk.hub.roster_pages import roster_api_handlers, roster_page_handlers
 from illumidesk.paths import Paths, data, socket_url
 from illumidesk.settings import Settings, in_url, load
 from illumidesk.spawners import IllumiDeskRoleSystemdSpawner
@@ -91,7 +95,12 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     shared = {"pending": Pending()}
     c.JupyterHub.extra_handlers = [
         *page_handlers,
+        *grade_page_handlers,
+        *extension_page_handlers,
+        *roster_page_handlers,
         *api_handlers,
+        *grade_api_handlers,
+        *roster_api_handlers,
         *launch_handlers(shared),
         *registration_handlers(shared),
     ]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from cachetools import TTLCache
 from jupyterhub.handlers import BaseHandler
@@ -201,14 +201,18 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
     def _target(self, launch: Launch) -> str:
         """Where the launch leads, now that its course is known; "" for the person's start page.
 
-        An assignment is graded in the course's grader. Students have it in JupyterLab, whose assignment list fetches
-        it: its folder may not be there yet.
+        An assignment is graded in the course's grader. Students work on it in their own server, which fetches it first
+        where it is not there yet (illumidesk.grader.open_assignment).
         """
-        if not assignment_of(launch):
+        assignment = assignment_of(launch)
+        if not assignment:
             return launch.next_url
-        if self.course_id is not None and launch.role in ("instructor", "ta"):
+        if self.course_id is None:
+            return "/hub/user-redirect/lab"
+        if launch.role in ("instructor", "ta"):
             return grader_url(self.course_id)
-        return "/hub/user-redirect/lab"
+        query = urlencode({"course": self.course_id, "name": assignment}, quote_via=quote)
+        return f"/hub/user-redirect/illumidesk/assignment?{query}"
 
     async def go(self, ticket: Ticket) -> None:
         """Sign the person in, in this window."""

@@ -58,6 +58,21 @@ class GraderHandler(BaseHandler):  # type: ignore[misc]
         self.redirect(self.request.uri.removeprefix(self.hub.base_url.rstrip("/")))
 
 
+class GitLinkHandler(BaseHandler):  # type: ignore[misc]
+    """`/hub/git-link`: makes links that fetch git repositories, in the browser alone."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the form to those who teach."""
+        classroom: Classroom = self.settings["classroom"]
+        if not self.current_user.admin and not any(
+            role != "student" for _, role in classroom.registry.memberships(self.current_user.name)
+        ):
+            raise web.HTTPError(403, f"{self.current_user.name} teaches no course here.")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(await self.render_template("git_link.html", public_url=classroom.settings.public_address()))
+
+
 def services_of(app: Any, user: Any) -> list[ServiceLink]:
     """The Services menu: the graders that this user may open, then services with an address of their own.
 
@@ -106,4 +121,4 @@ def _title(title: str, course_id: str) -> str:
     return f"{title} ({course_id})" if title else course_id
 
 
-page_handlers = [(r"/services/([a-z0-9_-]+)(?:/.*)?", GraderHandler)]
+page_handlers = [(r"/services/([a-z0-9_-]+)(?:/.*)?", GraderHandler), (r"/git-link", GitLinkHandler)]

@@ -94,6 +94,7 @@ class RegisterHandler(LTIHandler):
                 client_id=registered.client_id,
                 auth_url=configuration.auth_url,
                 token_url=configuration.token_url,
+                token_audience=configuration.audience,
                 jwks_url=configuration.jwks_url,
                 deployments=[registered.deployment or ANY_DEPLOYMENT],
                 insecure=self._loopback,

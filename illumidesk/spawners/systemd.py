@@ -118,6 +118,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
         limits = self.limits()
         self.classroom.check_present(self.user.name)
         await self.classroom.supervisor.ensure_account(self.user.name)
+        await self.classroom.renew_staff(self.user.name)
         await self.classroom.supervisor.start_server(
             self.user.name,
             environment=self.environment_name(),

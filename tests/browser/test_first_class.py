@@ -28,8 +28,8 @@ def context(browser: Browser, classroom: Classroom) -> Iterator[BrowserContext]:
     context.close()
 
 
-def sign_in(page: Page, name: str) -> None:
-    page.goto("/hub/login")
+def sign_in(page: Page, name: str, url: str = "") -> None:
+    page.goto(f"{url}/hub/login")
     page.get_by_label("Username").fill(name)
     page.locator("#password_input").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()

@@ -4,6 +4,7 @@ keep the same contract: tests/support/units_contract.py runs against both.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import socket
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from illumidesk.host.environments import compress_static
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.steps import Progress
@@ -46,6 +48,8 @@ class Stack:
     token: str
     environment: dict[str, str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    #: The hub's program, where it is not its own.
+    hub_command: list[str] | None = None
 
     @property
     def url(self) -> str:
@@ -74,7 +78,7 @@ class Stack:
                 f"--api-socket={self.paths.proxy_api_socket}",
                 "--log-level=warn",
             ],
-            "hub": [str(SCRIPTS / "illumidesk-hub")],
+            "hub": self.hub_command or [str(SCRIPTS / "illumidesk-hub")],
         }
         listens = {
             "supervisor": self.paths.supervisor_socket,
@@ -155,7 +159,12 @@ def listening(path: Path) -> bool:
 @pytest.fixture(scope="session")
 def proxy_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The proxy as the installer builds it."""
-    paths = Paths(tmp_path_factory.mktemp("proxy"))
+    return build_proxy(tmp_path_factory.mktemp("proxy"))
+
+
+def build_proxy(folder: Path) -> Path:
+    """The proxy as the installer builds it, somewhere in `folder`."""
+    paths = Paths(folder)
     bootstrap = paths.opt / "bootstrap/bin"
     bootstrap.mkdir(parents=True)
     (bootstrap / "python").symlink_to(sys.executable)
@@ -172,6 +181,13 @@ def stack_settings() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stack(proxy_program: Path, stack_settings: dict[str, Any]) -> Iterator[Stack]:
+    with running_stack(proxy_program, stack_settings) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def running_stack(proxy_program: Path, stack_settings: dict[str, Any], *, static: bool = False) -> Iterator[Stack]:
+    """All three of them, until the end of the block; `static` gives the environment JupyterLab's files, too."""
     # Lower case, and short enough for a socket's address.
     root = Path("/tmp") / f"illumidesk-test-{secrets.token_hex(4)}"
     root.mkdir(mode=0o755)
@@ -185,17 +201,28 @@ def stack(proxy_program: Path, stack_settings: dict[str, Any]) -> Iterator[Stack
     paths.proxy_program.symlink_to(proxy_program)
     build = paths.opt / "builds/default/bin"
     build.mkdir(parents=True)
-    for program in ("jupyterhub-singleuser", "python"):
+    for program in ("jupyterhub-singleuser", "python", "alembic"):
         shutil.copy2(SCRIPTS / program, build / program, follow_symlinks=program != "python")
     paths.environments.mkdir()
     (paths.environments / "default").symlink_to(paths.opt / "builds/default")
+    if static:
+        for name in ("lab/static", "labextensions"):
+            shutil.copytree(Path(sys.prefix) / "share/jupyter" / name, build.parent / "share/jupyter" / name)
+        compress_static(build.parent)
+        static_of_hub = "share/jupyterhub/static"
+        shutil.copytree(Path(sys.prefix) / static_of_hub, paths.hub_environment / static_of_hub)
+        compress_static(paths.hub_environment)
     port = free_port()
     settings = {"proxy": {"http_port": port, "bind": "127.0.0.1"}, **stack_settings}
     paths.config_file.write_text(yaml.safe_dump(settings))
     ensure_roles(load(paths.config_file), paths)
     for role in paths.roles.iterdir():
         # Here every account is the one that runs the tests, which may be root's.
-        (role / "jupyter_server_config.py").write_text("c.ServerApp.allow_root = True\n")
+        text = "c.ServerApp.allow_root = True\n"
+        if static:
+            # As the installer settles it for an environment without language servers.
+            text += "c.LanguageServerManager.autodetect = False\n"
+        (role / "jupyter_server_config.py").write_text(text)
     shutil.copy(data("config", "jupyterhub_config.py"), paths.hub_config)
     token = secrets.token_hex(32)
     environment = {
@@ -206,6 +233,8 @@ def stack(proxy_program: Path, stack_settings: dict[str, Any]) -> Iterator[Stack
         "CONFIGPROXY_AUTH_TOKEN": secrets.token_hex(32),
         "ILLUMIDESK_CLI_TOKEN": token,
         "PYTHONPATH": str(REPOSITORY),
+        "ILLUMIDESK_PROXY_ENVIRONMENTS": str(paths.environments),
+        "ILLUMIDESK_PROXY_HUB": str(paths.hub_environment),
     }
     stack = Stack(paths, port, token, environment)
     try:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import jwt
 import pytest
@@ -14,10 +14,12 @@ import requests
 from oauthlib.oauth1 import Client
 from oauthlib.oauth1.rfc5849 import signature
 
+from illumidesk.paths import data
 from tests.integration.conftest import Stack
 from tests.integration.test_lti import add, made, roles_of
 from tests.support.lms import LMS, lms
 from tests.support.lms_thread import FRAME, WINDOW, Browser, form_of, served
+from tests.support.person import Person
 
 RETURN = "https://lms.example.edu/dl/return?course=7&x=a%20b"
 DATA = 'csrf:ü "&<7>'
@@ -200,7 +202,41 @@ def test_an_assignment_opens_where_each_works_on_it(
         for who in ("teacher", "ta"):
             target = open_link(stack, platform, version, who, item)
             assert target == f"/services/{course}/lab?formgrader=true"
-        assert open_link(stack, platform, version, "student", item) == "/hub/user-redirect/lab"
+        target = open_link(stack, platform, version, "student", item)
+        parts = urlsplit(target)
+        assert parts.path == "/hub/user-redirect/illumidesk/assignment"
+        assert parse_qs(parts.query, strict_parsing=True) == {"course": [course], "name": [name]}
+
+
+def test_a_students_assignment_link_fetches_and_opens_it(stack: Stack, platform: LMS, browser: Browser) -> None:
+    """Through the hub, the start of the student's server and its sign-in, to the notebook."""
+    config = data("config", "nbgrader", "global_nbgrader_config.py").read_text("utf-8")
+    config = config.replace("/srv/nbgrader/exchange", str(stack.paths.exchange))
+    (stack.paths.roles / "learner/nbgrader_config.py").write_text(config)
+    name = "Übung 1"
+    answer = browser.launch_11(platform, "student", custom_assignment=name)
+    person = Person(stack.url, browser.name(), session=browser.session)
+    ((course, _),) = roles_of(stack, person.name).items()
+    released = stack.paths.exchange / course / "outbound" / name
+    released.mkdir()
+    (released / "problem.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    (stack.paths.exchange / course / "duedates.json").write_text(
+        json.dumps({"assignments": {name: "2026-12-01T22:00:00Z"}})
+    )
+    person.get(answer.headers["Location"])  # the page that waits for the server
+    person.wait_ready()
+    page = person.get(answer.headers["Location"])
+    assert page.status_code == 200, page.text
+    assert urlsplit(page.url).path == f"{person.base}lab/tree/{course}/{quote(name)}/problem.ipynb"
+    assert (stack.paths.home / person.name / course / name / "problem.ipynb").is_file()
+    told = person.server("GET", "illumidesk/duedates")
+    assert told == {"courses": {course: {"assignments": {name: "2026-12-01T22:00:00Z"}, "own": []}}}
+    # A picture or a script in another site's page counts as nobody's, a link is somebody's click.
+    for mode, reaches in (("no-cors", False), ("navigate", True)):
+        marks = {"Sec-Fetch-Mode": mode, "Sec-Fetch-Site": "cross-site"}
+        link = f"{person.base}illumidesk/assignment?course={course}&name={quote(name)}"
+        gone = person.get(link, headers=marks, allow_redirects=False)
+        assert gone.headers["Location"].startswith(f"{person.base}lab/tree/") == reaches
 
 
 def test_a_teachers_assignment_link_reaches_the_grader(stack: Stack, platform: LMS, browser: Browser) -> None:

@@ -285,3 +285,18 @@ def test_a_database_that_cannot_be_used_is_said_so(stack: Stack) -> None:
     assert answer["message"] == "the hub cannot use its database: database is locked"
     assert "df -h" in answer["hint"]
     assert stack.manage("POST", "users", {"name": "latecomer"})[0] in {200, 201}
+
+
+def test_who_teaches_makes_git_links(stack: Stack) -> None:
+    teacher, student = stack.sign_in("instructor1"), stack.sign_in("student1")
+    page = teacher.get("/hub/git-link")
+    assert page.status_code == 200
+    for name in ("repository", "branch", "file", "app", "folder", "link", "next"):
+        assert f'id="{name}"' in page.text
+        assert f'<label class="form-label mb-1" for="{name}">' in page.text
+    assert 'href="/hub/git-link"' in teacher.get("/hub/home").text
+    refused = student.get("/hub/git-link")
+    assert refused.status_code == 403
+    assert "teaches no course here" in refused.text
+    assert "git-link" not in student.get("/hub/home").text
+    assert Person(stack.url, "x").get("/hub/git-link").url.startswith(f"{stack.url}/hub/login")

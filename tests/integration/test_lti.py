@@ -32,6 +32,7 @@ def add(stack: Stack, platform: LMS, version: str) -> int:
             "client_id": platform.client_id,
             "auth_url": platform.auth_url,
             "jwks_url": platform.jwks_url,
+            "token_url": platform.services.token_url if platform.services else "",
             "deployments": platform.deployments,
         }
     return int(stack.expect(201, "POST", "platforms", body)["id"])

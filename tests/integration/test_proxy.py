@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import hashlib
 import http.client
 import http.server
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import ssl
@@ -25,6 +28,7 @@ from cryptography import x509
 
 from illumidesk import settings
 from illumidesk.host import units
+from illumidesk.host.environments import compress_static, swap
 from tests.integration.conftest import free_port, listening
 from tests.support.certificates import make_certificate, make_key, pem, pem_of_key
 
@@ -66,14 +70,16 @@ class Proxy:
     folder: Path
     log: Path
 
-    def ask(self, path: str = "/", *, plain: bool = False, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    def ask(
+        self, path: str = "/", *, plain: bool = False, method: str = "GET", **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection: http.client.HTTPConnection
         if plain or self.plain == self.port:
             connection = http.client.HTTPConnection("127.0.0.1", self.plain)
         else:
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=unverified())
         with contextlib.closing(connection):
-            connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+            connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()
             return response, response.read()
 
@@ -169,7 +175,13 @@ def proxy(request: pytest.FixtureRequest, proxy_program: Path, behind: int, tmp_
                 f"--default-target=http://127.0.0.1:{behind}",
                 "--log-level=warn",
             ],
-            env={"PATH": os.environ["PATH"], "ILLUMIDESK_PROXY_CHALLENGES": str(tmp_path / "acme"), **environment},
+            env={
+                "PATH": os.environ["PATH"],
+                "ILLUMIDESK_PROXY_CHALLENGES": str(tmp_path / "acme"),
+                "ILLUMIDESK_PROXY_ENVIRONMENTS": str(tmp_path / "envs"),
+                "ILLUMIDESK_PROXY_HUB": str(tmp_path / "hub"),
+                **environment,
+            },
             stdout=opened,
             stderr=opened,
         )
@@ -342,3 +354,182 @@ def test_a_reload_without_https_changes_nothing(proxy: Proxy) -> None:
     time.sleep(0.2)
     assert proxy.seen()["x-scheme"] == "http"
     assert proxy.process.poll() is None
+
+
+# JupyterLab's own files
+
+LAB = "1014.073326ef5d98db5e.js"
+LAB_CONTENT = b"const answer = 42; " * 500
+STYLE = b"a { color: red }" * 500
+
+
+def add_build(folder: Path, name: str, files: dict[str, bytes], *, link: str = "envs/default") -> None:
+    """A build of the environment `default` or of the hub's, in use from now on."""
+    build = folder / "builds" / name
+    for path, content in files.items():
+        (build / path).parent.mkdir(parents=True, exist_ok=True)
+        (build / path).write_bytes(content)
+    compress_static(build)
+    swap(folder / link, build)
+
+
+def from_behind(answer: tuple[http.client.HTTPResponse, bytes]) -> bool:
+    """Whether a request was answered by the server behind, to which the proxy says who visits."""
+    return answer[0].status == 200 and b"x-real-ip" in answer[1]
+
+
+@pytest.fixture
+def with_files(proxy: Proxy) -> Proxy:
+    share = "share/jupyter"
+    add_build(
+        proxy.folder,
+        "first",
+        {
+            f"{share}/lab/static/{LAB}": LAB_CONTENT,
+            f"{share}/lab/static/0031b1860ea4ad75.woff": b"a font",
+            f"{share}/lab/static/style.js": LAB_CONTENT,
+            f"{share}/lab/static/1014.073326ef5d98db5e.php": LAB_CONTENT,
+            f"{share}/labextensions/@a/b/static/remoteEntry.5cbb9d2323598fbda535.js": LAB_CONTENT,
+            "lib/python3.11/site-packages/notebook/static/8.ffe51b5e70a6c1f4d5a2.js": LAB_CONTENT,
+            "secret.073326ef5d98db5e.js": b"secret",
+        },
+    )
+    hub = {"share/jupyterhub/static/css/style.min.css": STYLE, "share/jupyterhub/static/favicon.ico": b"an icon"}
+    add_build(proxy.folder, "of-hub", hub, link="hub")
+    return proxy
+
+
+@HTTPS
+def test_labs_files_are_compressed_and_kept(with_files: Proxy) -> None:
+    for path in (
+        f"/user/ana/static/lab/{LAB}?v=073326ef5d98db5e",
+        f"/services/cs101/static/lab/{LAB}",
+        "/user/ana/lab/extensions/@a/b/static/remoteEntry.5cbb9d2323598fbda535.js",
+        "/user/ana/static/notebook/8.ffe51b5e70a6c1f4d5a2.js",
+    ):
+        response, content = with_files.ask(path, Accept_Encoding="gzip, deflate, br")
+        assert response.status == 200
+        assert gzip.decompress(content) == LAB_CONTENT
+        assert len(content) == int(response.getheader("Content-Length", "")) < len(LAB_CONTENT) / 10
+        assert response.getheader("Content-Encoding") == "gzip"
+        assert response.getheader("Content-Type") == "text/javascript"
+        assert response.getheader("Cache-Control") == "public, max-age=31536000, immutable"
+        assert response.getheader("Vary") == "Accept-Encoding"
+        assert response.getheader("Set-Cookie") is None
+        assert response.getheader("X-Content-Type-Options") == "nosniff"
+        assert response.getheader("Strict-Transport-Security")
+
+
+@HTTP
+def test_each_form_of_a_file_has_a_tag_of_its_own(with_files: Proxy) -> None:
+    path = f"/user/ana/static/lab/{LAB}"
+    tags = set()
+    for accepted, packed in (("gzip", True), ("br;q=1, GZIP;q=0.5", True), ("gzip;q=0", False), ("br", False)):
+        response, content = with_files.ask(path, Accept_Encoding=accepted)
+        assert (response.getheader("Content-Encoding") == "gzip") is packed
+        assert (gzip.decompress(content) if packed else content) == LAB_CONTENT
+        assert response.getheader("Vary") == "Accept-Encoding"
+        tag = response.getheader("ETag") or ""
+        tags.add(tag)
+        for known in (tag, f'"other", W/{tag}', "*"):
+            response, content = with_files.ask(path, Accept_Encoding=accepted, If_None_Match=known)
+            assert (response.status, content, response.getheader("ETag")) == (304, b"", tag)
+            assert response.getheader("Vary") == "Accept-Encoding"
+        assert with_files.ask(path, Accept_Encoding=accepted, If_None_Match='"other"')[0].status == 200
+    assert len(tags) == 2
+    # HEAD says the same as GET; a part that is asked for is answered with the whole.
+    whole = with_files.ask(path)[0]
+    head, content = with_files.ask(path, method="HEAD")
+    assert content == b""
+    assert head.getheader("Content-Length") == str(len(LAB_CONTENT))
+    assert head.getheader("ETag") == whole.getheader("ETag")
+    response, content = with_files.ask(path, Range="bytes=0-9", If_Range=whole.getheader("ETag") or "")
+    assert (response.status, content) == (200, LAB_CONTENT)
+    assert response.getheader("Accept-Ranges") == "none"
+    # Fonts are compressed already.
+    response, content = with_files.ask("/user/ana/static/lab/0031b1860ea4ad75.woff", Accept_Encoding="gzip")
+    assert (content, response.getheader("Content-Encoding"), response.getheader("Vary")) == (b"a font", None, None)
+
+
+@HTTP
+def test_the_hubs_files_by_their_digest(with_files: Proxy) -> None:
+    path = "/hub/static/css/style.min.css"
+    right, wrong = hashlib.sha512(STYLE).hexdigest(), hashlib.sha512(b"other").hexdigest()
+    response, content = with_files.ask(f"{path}?v={right}", Accept_Encoding="gzip")
+    assert gzip.decompress(content) == STYLE
+    assert (response.getheader("Content-Type"), response.getheader("Vary")) == ("text/css", "Accept-Encoding")
+    assert "immutable" in (response.getheader("Cache-Control") or "")
+    # Another version, no version, more than a version, and what nobody compressed: the hub knows.
+    icon = hashlib.sha512(b"an icon").hexdigest()
+    for other in (f"{path}?v={wrong}", path, f"{path}?v={right}&x=1", f"/hub/static/favicon.ico?v={icon}"):
+        assert from_behind(with_files.ask(other, Accept_Encoding="gzip"))
+    assert from_behind(with_files.ask(f"/user/ana{path}?v={right}"))
+
+
+@HTTP
+def test_everything_else_goes_to_the_server_as_it_is(with_files: Proxy) -> None:
+    for path in (
+        "/user/ana/lab",
+        "/user/ana/lab/api/settings",
+        "/user/ana/static/lab/style.js?v=073326ef5d98db5e",  # no digest in its name
+        "/user/ana/static/lab/1014.073326ef5d98db5e.php",
+        f"/user/ana/static/lab/{LAB}.gz",
+        f"/user/ana/files/static/lab/{LAB}",  # a person's own file
+        f"/user/ana/static/lab/../lab/{LAB}",
+        f"/user/ana/static/lab/%2e%2e/static/{LAB}",
+        "/user/ana/static/lab/../../../../secret.073326ef5d98db5e.js",
+        f"/hub/static/lab/{LAB}",
+        f"/static/lab/{LAB}",
+    ):
+        answer = with_files.ask(path, Accept_Encoding="gzip")
+        assert from_behind(answer), path
+        for name in ("Content-Encoding", "Cache-Control", "Vary", "ETag"):
+            assert answer[0].getheader(name) is None
+    # Not even then a file, where something is sent.
+    assert with_files.ask(f"/user/ana/static/lab/{LAB}", method="POST")[0].status == 501
+
+
+@HTTP
+def test_an_update_never_mixes_old_and_new(with_files: Proxy) -> None:
+    path, new = f"/user/ana/static/lab/{LAB}", "1014.aaaaaaaaaaaaaaaa.js"
+    assert with_files.ask(path)[1] == LAB_CONTENT
+    assert from_behind(with_files.ask(f"/user/ana/static/lab/{new}"))
+    add_build(with_files.folder, "second", {f"share/jupyter/lab/static/{new}": b"new"})
+    deadline = time.monotonic() + 30
+    while from_behind(with_files.ask(f"/user/ana/static/lab/{new}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert with_files.ask(f"/user/ana/static/lab/{new}")[1] == b"new"
+    # A page of the old build gets its files from its own server, which runs from that build.
+    assert from_behind(with_files.ask(path))
+    # A build that goes while its files are in the list.
+    shutil.rmtree(with_files.folder / "builds/second")
+    assert from_behind(with_files.ask(f"/user/ana/static/lab/{new}"))
+
+
+def is_open_in(pid: int, suffix: str) -> bool:
+    """Whether the process has a file with this suffix open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if str(link.readlink()).endswith(suffix):
+                return True
+    return False
+
+
+@HTTP
+def test_a_visitor_who_leaves_takes_nothing_along(with_files: Proxy) -> None:
+    big = secrets.token_bytes(8 << 20)
+    add_build(with_files.folder, "big", {"share/jupyter/lab/static/big.bbbbbbbbbbbbbbbb.wasm": big})
+    path = "/user/ana/static/lab/big.bbbbbbbbbbbbbbbb.wasm"
+    deadline = time.monotonic() + 30
+    while from_behind(with_files.ask(path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", with_files.plain)) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            assert connection.recv(100)
+    assert with_files.ask(path)[1] == big
+    while is_open_in(with_files.process.pid, ".wasm"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

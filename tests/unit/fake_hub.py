@@ -29,6 +29,9 @@ class FakeHub:
         self.broken: dict[str, tuple[int, bytes]] = {}
         self.healthy = True
         self.retired: set[str] = set()
+        #: Who has left; and what a roster's fetch is answered, one after the other.
+        self.left: set[str] = set()
+        self.fetches: list[tuple[int, Any]] = []
         self._server = _UnixServer(str(socket), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -173,7 +176,7 @@ def _post_platform(hub: FakeHub, body: Any) -> tuple[int, Any]:
     if same and not body.get("replace"):
         return _error(409, f"the platform {body['name']} is there already", "--replace changes it")
     number = same[0] if same else len(hub.platforms) + 1
-    text = ("key", "issuer", "client_id", "auth_url", "token_url", "jwks_url")
+    text = ("key", "issuer", "client_id", "auth_url", "token_url", "token_audience", "jwks_url")
     made = {}
     if body["version"] == "1.1":
         body.setdefault("key", f"illumidesk-{number:08}")
@@ -213,6 +216,24 @@ def _post_key(hub: FakeHub, body: Any) -> tuple[int, Any]:
     return 201, hub.keys[0]
 
 
+def _get_roster(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    if course_id not in hub.courses:
+        return _error(404, f"there is no course {course_id}", "illumidesk course list")
+    people = [
+        {
+            "name": name, "full_name": f"={name.title()}", "email": f"{name}@example.edu", "role": role,
+            "source": "roster", "lms_user_id": f"id-{name}", "since": CREATED, "rostered": CREATED,
+            "left": CREATED if name in hub.left else None,
+        }
+        for name, role in hub.courses[course_id]["members"].items()
+    ]  # fmt: skip
+    return 200, {"course_id": course_id, "people": people, "sources": []}
+
+
+def _fetch_roster(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    return hub.fetches[0] if len(hub.fetches) == 1 else hub.fetches.pop(0)
+
+
 def _status(hub: FakeHub, body: Any) -> tuple[int, Any]:
     online = sum(person["server"]["active"] for person in hub.people.values())
     return 200, {
@@ -247,6 +268,9 @@ _ROUTES = [
     (f"DELETE {_API}/invites/([^/]+)", _delete_invite),
     (f"GET {_API}/tool-keys", lambda hub, body: (200, {"keys": hub.keys})),
     (f"POST {_API}/tool-keys", _post_key),
+    (f"GET {_API}/courses/([^/]+)/roster", _get_roster),
+    (f"POST {_API}/courses/([^/]+)/roster/fetch", _fetch_roster),
+    (f"GET {_API}/courses/([^/]+)/roster/fetch", _fetch_roster),
     (f"GET {_API}/status", _status),
 ]
 

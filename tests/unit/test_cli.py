@@ -22,6 +22,7 @@ import pytest
 
 from illumidesk import settings
 from illumidesk.cli import app, run
+from illumidesk.cli.room import PER_PERSON, Room, room
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host.hub_client import HubClient
 from illumidesk.paths import Paths, data
@@ -667,6 +668,44 @@ def test_status(illumidesk: Run, hub: FakeHub, systemd: Systemd) -> None:
     }  # fmt: skip
     assert report["class"] == {"memory": 2 << 30, "memory_limit": None, "cpu_percent": 0.0}
     assert report["host"]["cores"] >= 1
+    # bob's server has failed, so it says nothing of what the next one will need.
+    assert report["room"] | {"people": 0} == {"people": 0, "per_person": 300 << 20, "measured": 1, "bound": "machine"}
+    assert report["room"]["people"] == report["host"]["memory_available"] // (300 << 20)
+    assert re.search(r"Room for: +\d+ more (person|people) at 300 MiB each \(an estimate: 1 online\)", result.out)
+
+
+def test_status_with_nobody_online_and_a_class_that_is_full(illumidesk: Run, hub: FakeHub, systemd: Systemd) -> None:
+    systemd.show(*SERVICES, block("illumidesk-users.slice", MemoryCurrent="0", MemoryMax=str(600 << 20)))
+    assert "Room for:    2 more people at 256 MiB each (an estimate: nobody online)" in illumidesk("status").out
+    systemd.show(*SERVICES, block("illumidesk-users.slice", MemoryCurrent=str(700 << 20), MemoryMax=str(600 << 20)))
+    report = illumidesk("status", "--json").json()
+    assert report["room"] == {"people": 0, "per_person": 256 << 20, "measured": 0, "bound": "class"}
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "memory", "found"),
+    [
+        # What ends first counts: the machine's memory, here of 10 GiB, or the limit of all servers.
+        ((500, 300), None, None, Room(25, 400 << 20, 2, "machine")),
+        ((500, 300), 20 << 10, 800, Room(25, 400 << 20, 2, "machine")),
+        ((500, 300), 8 << 10, 800, Room(18, 400 << 20, 2, "class")),
+        # A few idle servers say little; five say enough.
+        ((140,) * 4, None, None, Room(40, PER_PERSON, 4, "machine")),
+        ((140,) * 5, None, None, Room(73, 140 << 20, 5, "machine")),
+        # A server that has just been started is left out.
+        ((500, 300, 3), 8 << 10, 803, Room(18, 400 << 20, 2, "class")),
+        ((3,), 8 << 10, None, Room(32, PER_PERSON, 0, "class")),
+    ],
+)
+def test_how_many_more_fit(used: tuple[int, ...], limit: int | None, memory: int | None, found: Room) -> None:
+    mib = 1 << 20
+    left = room(
+        [one * mib for one in used],
+        available=10 << 30,
+        class_limit=limit and limit * mib,
+        class_memory=memory and memory * mib,
+    )
+    assert left == found
 
 
 def test_status_while_the_hub_is_down(illumidesk: Run, systemd: Systemd) -> None:

@@ -297,3 +297,12 @@ def test_keys_are_listed_and_rotated(illumidesk: Run, hub: FakeHub) -> None:  # 
     rotated = illumidesk("lti", "keys", "--rotate")
     assert rotated.code == 0
     assert rotated.out.index("key-2") < rotated.out.index("key-1")
+
+
+def test_whom_tokens_are_meant_for(illumidesk: Run, hub: FakeHub) -> None:  # noqa: F811
+    base = ["lti", "platform", "add", "--lti", "1.3", "--lms", "brightspace", "--url", "https://d2l.example.edu"]
+    base += ["--client-id", "id-1", "--deployment", "1", "--replace"]
+    assert illumidesk(*base, "D2L").code == 0
+    assert hub.platforms[1]["token_audience"] == "https://api.brightspace.com/auth/token"
+    assert illumidesk(*base, "D2L", "--token-audience", "urn:other").code == 0
+    assert "urn:other" in illumidesk("lti", "platform", "show", "1").out

@@ -62,7 +62,7 @@ def check_command(words: list[str]) -> None:
         # A command's name alone, as in a heading or a hint
         return
     # As the command line has it: click remembers the first that it is told.
-    context = click.Context(command, help_option_names=["-h", "--help"])
+    context = click.Context(command, **{**command.context_settings, "help_option_names": ["-h", "--help"]})
     if words in (["-h"], ["--help"]):
         return
     known, rest, _ = command.make_parser(context).parse_args(list(words))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -153,6 +156,23 @@ def test_an_interrupted_build_is_cleared(paths: Paths, wheel: Path) -> None:
     assert not (half / "leftover").exists()
 
 
+def test_what_an_interrupted_build_left_running_is_ended(paths: Paths, wheel: Path) -> None:
+    """uv goes on where the installation was killed, and would write into the next build."""
+    wanted = users(wheel)
+    half = environments.build_folder(paths, "default", wanted.digest)
+    other = environments.build_folder(paths, "other", "digest")
+    left = []
+    for build in (half, other):
+        build.mkdir(parents=True)
+        code = "import time, sys; time.sleep(300)"
+        left.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", code, f"{build}/bin/python"]))
+    assert ensure(wanted, paths)
+    assert left[0].wait(timeout=30) == -signal.SIGKILL
+    assert left[1].poll() is None
+    assert remove_old_builds(paths) == [other.name]
+    assert left[1].wait(timeout=30) == -signal.SIGKILL
+
+
 def test_marker_comes_last(tmp_path: Path) -> None:
     build = tmp_path / "build"
     with pytest.raises(RuntimeError), building(build, "abc"):
@@ -294,3 +314,42 @@ def test_nothing_but_pythons_own_library() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_labs_files_get_compressed_copies(tmp_path: Path) -> None:
+    folder = tmp_path / "share/jupyter/lab/static"
+    folder.mkdir(parents=True)
+    text = b"const answer = 42; " * 500
+    for name in ("a.073326ef5d98db5e.js", "b.css", "c.woff2", "d.js.map"):
+        (folder / name).write_bytes(text)
+    (folder / "tiny.js").write_bytes(b"1")
+    elsewhere = tmp_path / "lib/python3.11/site-packages/other/static"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "a.js").write_bytes(text)
+    assert environments.compress_static(tmp_path) == 2
+    packed = folder / "a.073326ef5d98db5e.js.gz"
+    assert {file.name for file in tmp_path.rglob("*.gz")} == {packed.name, "b.css.gz"}
+    first = packed.read_bytes()
+    assert gzip.decompress(first) == text
+    # The same again: no copies of copies, and the same bytes.
+    assert environments.compress_static(tmp_path) == 2
+    assert packed.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("said", "written"), [("echo a warning; echo 0", True), ("echo 2", False), ("echo No module; exit 1", False)]
+)
+def test_language_servers_are_settled_where_there_are_none(tmp_path: Path, said: str, written: bool) -> None:
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\n{said}\n")
+    python.chmod(0o755)
+    environments._settle_language_servers(tmp_path, Progress())
+    file = tmp_path / "etc/jupyter/jupyter_server_config.json"
+    assert file.exists() is written
+    if written:
+        assert json.loads(file.read_text()) == {"LanguageServerManager": {"autodetect": False}}
+        # What a package brings stays.
+        file.write_text("{}")
+        environments._settle_language_servers(tmp_path, Progress())
+        assert file.read_text() == "{}"

@@ -40,6 +40,10 @@ def values_for(key: str) -> list[str]:
         return ["https://lms.example.org", "http://192.0.2.7:8080"]
     if key == "proxy.trusted":
         return ["[]", "[127.0.0.1/32]", "[10.0.0.0/8, ::1/128]"]
+    if key == "environments.channels":
+        return ["[]", "[file:///srv/channel]", "[conda-forge, https://conda.example.org/ours]"]
+    if key == "environments.channel_alias":
+        return ["https://conda.example.org", "file:///srv/channels"]
     value = settings_file.typed_value(Settings(), key)
     return VALUES[type(value)]
 
@@ -369,12 +373,20 @@ def test_who_is_not_root_is_told_so(path: Path) -> None:
 def test_an_environment_that_is_not_built_is_refused(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     settings_file.check_environments(Settings(), paths)  # nothing is installed: nothing to compare with
-    (paths.environments / "default").mkdir(parents=True)
+    program = paths.environments / "default/bin/jupyterhub-singleuser"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
     settings_file.check_environments(Settings(), paths)
     with pytest.raises(IllumiDeskError) as caught:
         settings_file.check_environments(settings.parse("roles: {learner: {environment: defualt}}"), paths)
     assert "roles.learner.environment" in caught.value.message
     assert "default" in caught.value.hint
+    (paths.environments / "tools/bin").mkdir(parents=True)
+    with pytest.raises(IllumiDeskError, match="servers cannot run from that environment"):
+        settings_file.check_environments(settings.parse("roles: {learner: {environment: tools}}"), paths)
+    with pytest.raises(IllumiDeskError) as caught:
+        settings_file.check_environments(settings.parse("roles: {learner: {environment: xyz}}"), paths)
+    assert caught.value.hint == "there is default, tools"
 
 
 def nested(key: str, value: object) -> dict[str, object]:

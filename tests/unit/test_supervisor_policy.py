@@ -258,14 +258,48 @@ def test_one_of_another_owner_does_not(layout: Paths) -> None:
         policy.check_environment_tree(layout, "default", owner=os.getuid() + 1)
 
 
-def test_one_outside_does_not(layout: Paths, tmp_path: Path) -> None:
-    other = tmp_path / "home" / "bin"
-    other.mkdir(parents=True, mode=0o755)
+@pytest.fixture
+def outside(layout: Paths) -> Path:
+    """A prefix of root's own elsewhere, and the environment `mine` that leads to it."""
+    other = layout.root / "srv/mine/bin"
+    other.mkdir(parents=True)
     (other / "jupyterhub-singleuser").write_text("#!/bin/sh\n")
-    (other / "jupyterhub-singleuser").chmod(0o755)
+    for path in (layout.root, other.parent.parent, other.parent, other, other / "jupyterhub-singleuser"):
+        path.chmod(0o755)
     (layout.environments / "mine").symlink_to(other.parent)
+    return other
+
+
+def test_one_that_was_registered_runs(layout: Paths, outside: Path) -> None:
+    assert check(layout, "mine") == layout.environments / "mine/bin/jupyterhub-singleuser"
+
+
+@pytest.mark.parametrize("path", [".", "srv", "srv/mine", "srv/mine/bin", "srv/mine/bin/jupyterhub-singleuser"])
+def test_one_outside_that_others_can_write_does_not(layout: Paths, outside: Path, path: str) -> None:
+    (layout.root / path).chmod(0o775)
     with pytest.raises(IllumiDeskError, match="root alone"):
         check(layout, "mine")
+
+
+def test_one_outside_behind_further_links_does_not(layout: Paths, outside: Path) -> None:
+    """What is checked and what is started then could be two things."""
+    (layout.root / "srv/linked").symlink_to(outside.parent)
+    (layout.environments / "mine").unlink()
+    (layout.environments / "mine").symlink_to(layout.root / "srv/linked")
+    with pytest.raises(IllumiDeskError, match="root alone"):
+        check(layout, "mine")
+    elsewhere = layout.root / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    (outside / "jupyterhub-singleuser").rename(elsewhere / "jupyterhub-singleuser")
+    (outside / "jupyterhub-singleuser").symlink_to(elsewhere / "jupyterhub-singleuser")
+    (layout.environments / "mine").unlink()
+    (layout.environments / "mine").symlink_to(outside.parent)
+    with pytest.raises(IllumiDeskError, match="root alone"):
+        check(layout, "mine")
+
+
+def test_one_built_here_stays_here(layout: Paths, outside: Path) -> None:
+    other = outside
     (layout.opt / "builds/default-1/bin/jupyterhub-singleuser").unlink()
     (layout.opt / "builds/default-1/bin/jupyterhub-singleuser").symlink_to(other / "jupyterhub-singleuser")
     with pytest.raises(IllumiDeskError, match="root alone"):
@@ -276,6 +310,7 @@ def test_one_that_is_not_there(layout: Paths) -> None:
     with pytest.raises(IllumiDeskError, match="no environment") as error:
         check(layout, "none")
     assert error.value.status == 404
+    assert error.value.hint == "there is default"
 
 
 def test_errors_are_json() -> None:
