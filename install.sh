@@ -371,7 +371,7 @@ seconds_since() {
 # ------------------------------------------------------------------------------------------------------------- steps
 
 missing_packages() {
-    local package wanted=(python3 python3-venv acl ca-certificates dbus git)
+    local package wanted=(python3 python3-venv acl ca-certificates dbus git openssh-client)
     for package in "${wanted[@]}"; do
         if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" != installed ]; then
             printf '%s ' "$package"
