@@ -168,6 +168,9 @@ class Grades:
         for found in places:
             for name, identity in self._records.identities(found.platform.id).items():
                 whose[name] = found, identity.full_name
+        links = {found.column.link_id for found in places if found.column is not None}
+        # Once for all, not for each student.
+        opened = {link_id: self._records.sourcedid_names(link_id) for link_id in links if link_id is not None}
         handed_in = {row["student"]: row for row in book["scores"]}
         students = {name for name, one in members.items() if one.role == "student" and one.left is None}
         for name in sorted(students | handed_in.keys()):
@@ -178,44 +181,9 @@ class Grades:
                 why, hint = problem or ("", "")
                 yield Line(name, full_name, "none", why=why, hint=hint, place=place, delivery=deliveries.get(name))
                 continue
-            yield self._line(name, full_name, row, place, deliveries.get(name))
-
-    def _line(self, name: str, full_name: str, row: Mapping[str, Any], place: Found, delivery: Delivery | None) -> Line:
-        wanted = Wanted(
-            name,
-            # Sums of floating-point numbers: the same grade must be the same number.
-            round(max(0.0, float(row["score"])), 6),
-            round(float(row["max_score"]), 6),
-            comment=str(row.get("comment") or ""),
-            partial=bool(row["needs_manual_grade"]),
-        )
-        why, hint = "", ""
-        standing = _standing(wanted, delivery)
-        if standing == "by-hand":
-            why = "something is still to be graded by hand"
-        elif delivery is not None and standing in ("waiting", "failed"):
-            why, hint = delivery.problem, delivery.hint
-        elif standing == "new" and self._not_opened(place.column, name):
-            why = "this student has not opened the link in the LMS yet; the grade goes when they do"
-        elif place.platform.version == "1.1" and wanted.score > wanted.maximum:
-            why = "LTI 1.1 takes no more than the full mark: the extra points stay here"
-        return Line(
-            name,
-            full_name,
-            standing,
-            wanted=wanted,
-            scale=_scale(wanted, place),
-            why=why,
-            hint=hint,
-            late=float(row.get("late_seconds") or 0),
-            delivery=delivery,
-            place=place,
-        )
-
-    def _not_opened(self, column: Column | None, name: str) -> bool:
-        if column is None or column.link_id is None:
-            return False
-        return name not in self._records.sourcedid_names(column.link_id)
+            link_id = None if place.column is None else place.column.link_id
+            not_opened = link_id is not None and name not in opened[link_id]
+            yield _line(name, full_name, row, place, deliveries.get(name), not_opened=not_opened)
 
     # Sending
 
@@ -457,6 +425,47 @@ def _unsendable(
     if place.column is None and not place.make:
         return "it is not clear which column of the LMS is meant", "choose it on this page"
     return None
+
+
+def _line(
+    name: str,
+    full_name: str,
+    row: Mapping[str, Any],
+    place: Found,
+    delivery: Delivery | None,
+    *,
+    not_opened: bool,
+) -> Line:
+    wanted = Wanted(
+        name,
+        # Sums of floating-point numbers: the same grade must be the same number.
+        round(max(0.0, float(row["score"])), 6),
+        round(float(row["max_score"]), 6),
+        comment=str(row.get("comment") or ""),
+        partial=bool(row["needs_manual_grade"]),
+    )
+    why, hint = "", ""
+    standing = _standing(wanted, delivery)
+    if standing == "by-hand":
+        why = "something is still to be graded by hand"
+    elif delivery is not None and standing in ("waiting", "failed"):
+        why, hint = delivery.problem, delivery.hint
+    elif standing == "new" and not_opened:
+        why = "this student has not opened the link in the LMS yet; the grade goes when they do"
+    elif place.platform.version == "1.1" and wanted.score > wanted.maximum:
+        why = "LTI 1.1 takes no more than the full mark: the extra points stay here"
+    return Line(
+        name,
+        full_name,
+        standing,
+        wanted=wanted,
+        scale=_scale(wanted, place),
+        why=why,
+        hint=hint,
+        late=float(row.get("late_seconds") or 0),
+        delivery=delivery,
+        place=place,
+    )
 
 
 def _standing(wanted: Wanted, delivery: Delivery | None) -> Standing:
