@@ -189,6 +189,7 @@ def test_roles(paths: Paths) -> None:
         "illumidesk.grader.duedates": True,
         "illumidesk.grader.formgrader": False,
         "illumidesk.grader.open_assignment": True,
+        "illumidesk.grader.compression": True,
         "illumidesk.grader.shared": True,
         "illumidesk.grader.git_pull": True,
         "nbgitpuller": False,
