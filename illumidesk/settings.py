@@ -271,6 +271,13 @@ class Roles(_Section):
 RoleName = Literal["standard", "learner", "instructor", "grader"]
 
 
+class Machine(_Section):
+    """What is set up on the machine itself."""
+
+    #: Compressed swap in memory, where the machine has no swap.
+    zram: bool = True
+
+
 class Idle(_Section):
     """When what nobody uses is stopped (seconds; 0 means never)."""
 
@@ -315,6 +322,7 @@ class Settings(_Section):
     environments: Environments = Environments()
     roles: Roles = Roles()
     idle: Idle = Idle()
+    machine: Machine = Machine()
     grades: Grades = Grades()
     rosters: Rosters = Rosters()
     git: Git = Git()

@@ -20,6 +20,7 @@ from illumidesk.host.certificates import check_stored
 from illumidesk.host.conffiles import ensure_conffile, shipped_digest
 from illumidesk.host.environments import lock, remove_old_builds
 from illumidesk.host.hub_client import HubClient
+from illumidesk.host.memory import ensure_zram
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.secrets import ensure_secrets
@@ -136,6 +137,8 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
             built.append(f"{name}: {ensure_users_environment(name, paths, progress, refresh=options.refresh)}")
     with progress.step("Node and the proxy"):
         ensure_proxy(paths, progress, refresh=options.refresh)
+    with progress.step("Memory"):
+        ensure_zram(current.machine.zram, paths, progress)
     with progress.step("Units and services"):
         units.ensure_unit_files(paths, progress)
         _apply(current, paths)
@@ -183,6 +186,7 @@ def apply_settings(paths: Paths | None = None, progress: Progress | None = None)
     check_stored(current.https.domain, paths)
     units.check_port(current, paths)
     with lock(paths):
+        ensure_zram(current.machine.zram, paths, progress)
         if _apply(current, paths):
             units.daemon_reload(progress)
         started = units.ensure_running(paths, progress)

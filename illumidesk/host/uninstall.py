@@ -18,6 +18,7 @@ from illumidesk.host.accounts import give
 from illumidesk.host.conffiles import remove_conffile
 from illumidesk.host.environments import lock
 from illumidesk.host.https import forget_certbot
+from illumidesk.host.memory import remove_zram
 from illumidesk.host.ssh import remove_ssh_rule
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths
@@ -46,6 +47,8 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
                 _remove_people(paths, progress)
                 remove_ssh_rule(paths, progress)
                 _remove_data(paths)
+        with progress.step("Compressed swap"):
+            remove_zram(paths, progress)
         with progress.step("Ending the certificate's renewal"):
             forget_certbot(paths, progress)
         with progress.step("Removing service accounts"):
