@@ -57,7 +57,7 @@ def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
         room.wait_for_hub()
         yield room
         return
-    machine = Machine("tests", pytestconfig.getoption("--release"))
+    machine = Machine("tests", pytestconfig.getoption("--release"), memory_limits=True)
     machine.up()
     try:
         machine.copy_checkout(SOURCE)

@@ -202,6 +202,30 @@ def test_a_setting_is_changed_and_applied_without_stopping_anybody(classroom: Cl
     assert "# Names and passwords kept on this machine" in classroom.machine.read_text("/etc/illumidesk/config.yaml")
 
 
+def test_a_kernel_that_takes_too_much_memory_ends_alone(classroom: Classroom) -> None:
+    classroom.cli("user", "add", "hungry")
+    classroom.cli("enroll", "intro101", "hungry", "--role", "student")
+    hungry = classroom.sign_in("hungry")
+    hungry.start_server()
+    kernel, other = hungry.start_kernel(), hungry.start_kernel()
+    other.run("kept = 41")
+    began = kernel.run("import os; os.getpid()")
+    page = kernel.connect()
+    kernel.send(page, "x = [b'x' * (1 << 20) for _ in range(1500)]")
+    said = ""
+    while said != "restarting":  # what a notebook's page tells
+        message = json.loads(page.recv())
+        said = message["content"].get("execution_state", "") if message["msg_type"] == "status" else ""
+    page.close()
+    # The other one and the server go on.
+    assert kernel.run("import os; os.getpid()") != began
+    assert other.run("kept + 1") == "42"
+    assert classroom.is_active("jupyter-hungry.service")
+    assert classroom.show("jupyter-hungry.service", "NRestarts") == "0"
+    kernel.stop()
+    other.stop()
+
+
 @pytest.mark.smoke
 def test_limits_reach_the_unit_and_hold(classroom: Classroom) -> None:
     classroom.cli("user", "add", "greedy")
@@ -216,7 +240,6 @@ def test_limits_reach_the_unit_and_hold(classroom: Classroom) -> None:
     assert classroom.show(unit, "TasksMax") == "120"
     assert classroom.show(unit, "Slice") == "illumidesk-users.slice"
     assert classroom.show("illumidesk-users.slice", "MemoryMax") != "infinity"
-    # TasksMax is enforced on the throwaway machine; memory is not there.
     forked = greedy.shell("for i in $(seq 200); do sleep 20 & done; echo; jobs -r | wc -l")
     assert "Resource temporarily unavailable" in forked
     # Whoever is greedy harms nobody else.
