@@ -163,6 +163,11 @@ class Paths:
         """A folder per role that goes on JUPYTER_CONFIG_PATH and switches nbgrader's pages."""
         return self.opt / "roles"
 
+    @property
+    def jupyter_data(self) -> Path:
+        """On every server's JUPYTER_PATH: the kernels of all environments."""
+        return self.opt / "share/jupyter"
+
     # Run time
     @property
     def run(self) -> Path:
