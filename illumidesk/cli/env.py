@@ -276,6 +276,27 @@ def register(name: str, folder: Path, with_server: bool) -> None:
         click.echo("People's servers cannot run from it: it has no jupyterhub-singleuser. See --with-server.", err=True)
 
 
+@env.command("requests")
+@json_option
+def requests(as_json: bool) -> None:
+    """List the packages that instructors ask for.
+
+    An answer is given with `illumidesk course env COURSE add --requested`, or `decline` in place of `add`.
+    """
+    from illumidesk.cli.course_env import print_requests
+    from illumidesk.cli.output import print_json
+    from illumidesk.host.hub_client import HubClient
+
+    waiting = HubClient.of_this_machine().package_requests()
+    if as_json:
+        print_json(waiting)
+    elif not waiting:
+        click.echo("Nobody asks for a package.", err=True)
+    else:
+        print_requests(waiting)
+        click.echo(f"\nNext: illumidesk course env {waiting[0]['course_id']} add --requested")
+
+
 @contextmanager
 def building() -> Iterator[tuple[Paths, Progress]]:
     """What a command that builds needs: root, the log, steps on standard error, and a tool's last words on failure."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import socket
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from illumidesk.errors import IllumiDeskError
-from illumidesk.host import certificates, settings_file, units
+from illumidesk.host import apt, certificates, settings_file, units
 from illumidesk.host.certificates import Certificate, Source
 from illumidesk.host.conffiles import write_file
 from illumidesk.host.environments import lock
@@ -77,7 +76,7 @@ def letsencrypt(request: Request, paths: Paths, progress: Progress) -> Certifica
             check_challenge(request.domain, request.port, current, paths)
     if not _certbot():
         with progress.step("Installing certbot"):
-            _install_certbot(progress)
+            apt.install(["certbot"], progress)
     with progress.step(f"Getting a certificate for {request.domain}"):
         _ask_certbot(request, paths, progress)
         write_file(_hook(paths), _HOOK.encode(), mode=0o755)
@@ -220,14 +219,6 @@ def _hook(paths: Paths) -> Path:
 def _renewal(paths: Paths) -> Path:
     """What certbot remembers about our certificate."""
     return paths.certbot / "renewal" / f"{LINEAGE}.conf"
-
-
-def _install_certbot(progress: Progress) -> None:
-    # NEEDRESTART_SUSPEND: Ubuntu's needrestart would restart services, and ask.
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
-    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
-    progress.run([*apt, "update"], what="apt-get update", env=env)
-    progress.run([*apt, "-y", "--no-install-recommends", "install", "certbot"], what="installing certbot", env=env)
 
 
 def _ask_certbot(request: Request, paths: Paths, progress: Progress) -> None:

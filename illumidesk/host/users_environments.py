@@ -453,12 +453,16 @@ def check_removable(name: str, paths: Paths) -> None:
     names.check_environment(name)
     if not description_file(name, paths).exists() and not (paths.environments / name).is_symlink():
         raise _unknown(name, paths)
-    users = roles_of(name, settings.load(paths.config_file))
-    if users:
-        keys = ", ".join(f"roles.{role}.environment" for role in users)
-        raise IllumiDeskError(
-            f"{name} is in use: {keys}", hint=f"first: illumidesk config set {keys.split(',')[0]} OTHER", status=409
-        )
+    current = settings.load(paths.config_file)
+    keys = [f"roles.{role}.environment" for role in roles_of(name, current)]
+    keys += [
+        f"courses.{course_id}.environment" for course_id, one in current.courses.items() if one.environment == name
+    ]
+    if keys:
+        first = f"config set {keys[0]} OTHER"
+        if keys[0] == f"courses.{names.course_of_environment(name)}.environment":
+            first = f"course env {names.course_of_environment(name)} reset"
+        raise IllumiDeskError(f"{name} is in use: {', '.join(keys)}", hint=f"first: illumidesk {first}", status=409)
     upon = based_on(name, paths)
     if upon:
         raise IllumiDeskError(

@@ -58,6 +58,9 @@ def check_command(words: list[str]) -> None:
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"there is no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]
+        if isinstance(command, click.Group):
+            # `course env COURSE add`: a group may take arguments of its own.
+            words = words[sum(isinstance(parameter, click.Argument) for parameter in command.params) :]
     if "…" in words or not words:
         # A command's name alone, as in a heading or a hint
         return
