@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,14 +29,24 @@ def course_env(ctx: click.Context, course_id: str) -> None:
     It is a shared environment with packages of the course's own. Its members' servers and its grader have it, and
     it is a kernel in every server.
     """
-    from illumidesk import names
+    ctx.obj = course_id
 
-    ctx.obj = names.check_course_id(course_id)
+
+def _pass_course(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the group's COURSE, checked; not before, so that its --help is there for any."""
+
+    @functools.wraps(command)
+    def checked(**options: Any) -> None:
+        from illumidesk import names
+
+        command(names.check_course_id(click.get_current_context().obj), **options)
+
+    return checked
 
 
 @course_env.command("show")
 @json_option
-@click.pass_obj
+@_pass_course
 def show(course_id: str, as_json: bool) -> None:
     """Show a course's environment, its packages and what is asked for."""
     from illumidesk import names, settings
@@ -79,7 +91,7 @@ def show(course_id: str, as_json: bool) -> None:
 @click.option(
     "--based-on", "base", default="", metavar="NAME", help="The shared environment; what its members have so far."
 )
-@click.pass_obj
+@_pass_course
 def add(course_id: str, packages: tuple[str, ...], requested: bool, base: str) -> None:
     """Add packages of PyPI to a course's environment.
 
@@ -106,7 +118,7 @@ def add(course_id: str, packages: tuple[str, ...], requested: bool, base: str) -
 
 @course_env.command("remove")
 @click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True)
-@click.pass_obj
+@_pass_course
 def remove(course_id: str, packages: tuple[str, ...]) -> None:
     """Remove packages that were added for a course."""
     from illumidesk.cli.env import building
@@ -121,7 +133,7 @@ def remove(course_id: str, packages: tuple[str, ...]) -> None:
 @course_env.command("decline")
 @click.argument("packages", metavar="PACKAGE...", nargs=-1, required=True)
 @click.option("--reason", default="", metavar="TEXT", help="What the instructors read.")
-@click.pass_obj
+@_pass_course
 def decline(course_id: str, packages: tuple[str, ...], reason: str) -> None:
     """Decline what a course's instructors ask for."""
     from illumidesk.errors import IllumiDeskError
@@ -141,7 +153,7 @@ def decline(course_id: str, packages: tuple[str, ...], reason: str) -> None:
 
 @course_env.command("reset")
 @yes_option
-@click.pass_obj
+@_pass_course
 def reset(course_id: str, yes: bool) -> None:
     """Remove a course's own environment; its members have the shared one again."""
     from illumidesk.cli.base import require_root
