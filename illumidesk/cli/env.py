@@ -55,7 +55,7 @@ def _build_options(command: _Command) -> _Command:
 @env.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the environments, and which role has which."""
+    """List the environments, and which role or course has which."""
     from illumidesk.cli.output import print_json, print_table
     from illumidesk.host import users_environments
     from illumidesk.paths import Paths
@@ -69,7 +69,7 @@ def list_(as_json: bool) -> None:
         click.echo("There are no environments yet. Next: illumidesk env create NAME --file environment.yml", err=True)
     else:
         print_table(
-            ["Name", "Kind", "Python", "State", "For servers", "Roles"],
+            ["Name", "Kind", "Python", "State", "For servers", "Used by"],
             [
                 (
                     one.name,
@@ -77,7 +77,7 @@ def list_(as_json: bool) -> None:
                     one.python or None,
                     one.state,
                     "yes" if one.serves else "no",
-                    ", ".join(one.roles) or None,
+                    ", ".join([*one.roles, *one.courses]) or None,
                 )
                 for one in found
             ],
@@ -117,6 +117,7 @@ def show(name: str, as_json: bool) -> None:
             ("Python", one.python or None),
             ("For servers", "yes" if one.serves else "no"),
             ("Roles", ", ".join(one.roles) or None),
+            ("Courses", ", ".join(one.courses) or None),
             ("Kernels everywhere", ", ".join(kernel.shown for kernel in kernels) or None),
             ("Packages", len(packages)),
         ]
@@ -361,6 +362,7 @@ def _as_dict(one: Found) -> dict[str, Any]:
         "locked": one.locked,
         "based_on": one.based_on or None,
         "roles": list(one.roles),
+        "courses": list(one.courses),
     }
 
 

@@ -172,8 +172,8 @@ def with_packages(description: Description, add: Sequence[str], remove: Sequence
     gone = {requirement_name(line) for line in (*add, *remove)}
     yaml = _round_trip()
     raw = yaml.load(description.text)
-    if raw.get("dependencies") is None:
-        raw["dependencies"] = []
+    if not raw.get("dependencies"):
+        raw["dependencies"] = []  # one that was written as [] would stay on one line
     dependencies = raw["dependencies"]
     listed = [entry for entry in dependencies if isinstance(entry, dict)]
     for entry in listed:

@@ -63,6 +63,7 @@ class Found:
         channels: where its conda packages come from.
         locked: whether there is a lock file that new builds keep to.
         roles: those whose servers run from it.
+        courses: those whose servers and grader run from it.
         based_on: the environment whose packages it has besides its own; may be empty.
     """
 
@@ -75,6 +76,7 @@ class Found:
     channels: tuple[str, ...]
     locked: bool
     roles: tuple[str, ...]
+    courses: tuple[str, ...]
     based_on: str
 
 
@@ -455,9 +457,7 @@ def check_removable(name: str, paths: Paths) -> None:
         raise _unknown(name, paths)
     current = settings.load(paths.config_file)
     keys = [f"roles.{role}.environment" for role in roles_of(name, current)]
-    keys += [
-        f"courses.{course_id}.environment" for course_id, one in current.courses.items() if one.environment == name
-    ]
+    keys += [f"courses.{course_id}.environment" for course_id in courses_of(name, current)]
     if keys:
         first = f"config set {keys[0]} OTHER"
         if keys[0] == f"courses.{names.course_of_environment(name)}.environment":
@@ -644,6 +644,7 @@ def find(name: str, paths: Paths, current: Settings | None) -> Found:
         channels=channels,
         locked=lock_file(name, paths).exists(),
         roles=roles,
+        courses=courses_of(name, current) if current is not None else (),
         based_on=base,
     )
 
@@ -672,6 +673,11 @@ def all_names(paths: Paths) -> list[str]:
 def roles_of(name: str, current: Settings) -> tuple[str, ...]:
     """The roles whose servers run from an environment."""
     return tuple(role for role in get_args(RoleName) if current.role(role).environment == name)
+
+
+def courses_of(name: str, current: Settings) -> tuple[str, ...]:
+    """The courses that have an environment instead of that of their people's roles."""
+    return tuple(course_id for course_id, course in current.courses.items() if course.environment == name)
 
 
 def prefix_of(name: str, paths: Paths) -> Path:
@@ -775,6 +781,7 @@ __all__ = [
     "check_prefix",
     "check_removable",
     "clone",
+    "courses_of",
     "create",
     "description_file",
     "ensure_users_environment",

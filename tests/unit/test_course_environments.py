@@ -106,6 +106,11 @@ def test_an_update_of_the_shared_one_is_carried_over(paths: Paths) -> None:
     assert users_environments.find("course-bio101", paths, settings.Settings()).state == "changed"
     users_environments.update("course-bio101", paths, Progress())
     assert imports(paths, "idmore", "idleaf")
+    # as the installer does it, when a new version's own description asks for other packages
+    users_environments.description_file("default", paths).write_text(SHARED)
+    users_environments.ensure_users_environment("course-bio101", paths, Progress())
+    assert imports(paths, "idshared", "idleaf")
+    assert not imports(paths, "idmore")
 
 
 def test_the_settings_name_it_and_no_longer(paths: Paths) -> None:
@@ -116,6 +121,7 @@ def test_the_settings_name_it_and_no_longer(paths: Paths) -> None:
     now = settings.load(paths.config_file)
     assert (now.environment_of("learner", "bio101"), now.environment_of("grader", "bio101")) == ("course-bio101",) * 2
     assert now.course("bio101").workspace == "lab"
+    assert users_environments.find("course-bio101", paths, now).courses == ("bio101",)
     with pytest.raises(IllumiDeskError, match=r"in use: courses\.bio101\.environment"):
         users_environments.check_removable("course-bio101", paths)
     assert disuse("bio101", paths) is True

@@ -96,7 +96,9 @@ def test_packages_are_added_and_removed_in_place() -> None:
     assert (fewer.pip, fewer.based_on) == (("numpy>=2",), "default")
     none = descriptions.with_packages(fewer, [], ["numpy"])
     assert none.pip == ()
-    assert descriptions.with_packages(none, ["polars"]).pip == ("polars",)
+    again = descriptions.with_packages(none, ["polars"])
+    assert again.pip == ("polars",)
+    assert again.text.endswith("dependencies:\n  - pip:\n      - polars\n")
 
 
 def test_what_it_is_based_on_comes_along(paths: Paths) -> None:
