@@ -86,6 +86,17 @@ def check_environment(name: str) -> str:
     return name
 
 
+def course_environment(course_id: str) -> str:
+    """The environment of a course that has one of its own."""
+    return f"course-{check_course_id(course_id)}"
+
+
+def course_of_environment(name: str) -> str:
+    """The course whose own environment `name` is; empty where it is none of a course."""
+    course_id = name.removeprefix("course-")
+    return course_id if course_id != name and _COURSE_ID.fullmatch(course_id) else ""
+
+
 def check_assignment(name: str) -> str:
     """`name`, where it may name an assignment: one folder's name, without the `+` that nbgrader keeps for itself.
 

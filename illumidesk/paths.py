@@ -154,9 +154,19 @@ class Paths:
         return self.opt / "envs"
 
     @property
+    def workspaces(self) -> Path:
+        """Programs of workspaces; `NAME` is a link to the build in use."""
+        return self.opt / "workspaces"
+
+    @property
     def roles(self) -> Path:
         """A folder per role that goes on JUPYTER_CONFIG_PATH and switches nbgrader's pages."""
         return self.opt / "roles"
+
+    @property
+    def jupyter_data(self) -> Path:
+        """On every server's JUPYTER_PATH: the kernels of all environments."""
+        return self.opt / "share/jupyter"
 
     # Run time
     @property

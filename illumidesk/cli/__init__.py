@@ -20,6 +20,7 @@ from illumidesk.cli.env import env
 from illumidesk.cli.extension import extension
 from illumidesk.cli.grades import grades
 from illumidesk.cli.https import https
+from illumidesk.cli.kernel import kernel
 from illumidesk.cli.logs import logs
 from illumidesk.cli.lti import lti
 from illumidesk.cli.roster import roster
@@ -53,6 +54,7 @@ for command in (
     roster,
     extension,
     env,
+    kernel,
     lti,
     https,
     logs,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from illumidesk.cli.base import Group, confirm_by_typing, json_option, yes_option
+from illumidesk.cli.course_env import course_env, drop
 
 if TYPE_CHECKING:
     from illumidesk.host.hub_client import Course
@@ -126,11 +127,13 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
     """Archive a course, then remove it.
 
     The grader's home (gradebook, assignments), the course's exchange (hand-ins, feedback) and shared folder are
-    packed into an archive that only root can read, and then removed. People keep their accounts and homes.
+    packed into an archive that only root can read, and then removed. So is an environment of the course's own. People
+    keep their accounts and homes.
     """
     from illumidesk import names
     from illumidesk.cli.base import clean
     from illumidesk.cli.output import print_json
+    from illumidesk.host import course_environments
     from illumidesk.host.hub_client import HubClient
     from illumidesk.paths import Paths
 
@@ -146,6 +149,9 @@ def remove(course_id: str, yes: bool, as_json: bool) -> None:
         click.echo(f"Its gradebook, assignments, hand-ins and feedback go to an archive in {folder}.", err=True)
         confirm_by_typing(course_id, what="remove it")
     archive = hub.remove_course(course_id)
+    paths = Paths.current()
+    if course_environments.description_of(course_id, paths) is not None:
+        drop(course_id, paths)
     if as_json:
         print_json({"course_id": course_id, "archive": archive})
     else:
@@ -206,6 +212,9 @@ def mirror(course_id: str, repository: str | None, as_json: bool) -> None:
         click.echo(f"There are no copies yet. Next: illumidesk course mirror {course_id} REPOSITORY", err=True)
     for copy in copies if not as_json else ():
         click.echo(f"Up to date: {clean(str(copy))}")
+
+
+course.add_command(course_env)
 
 
 def _named(one: Course) -> str:

@@ -55,7 +55,7 @@ def _build_options(command: _Command) -> _Command:
 @env.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the environments, and which role has which."""
+    """List the environments, and which role or course has which."""
     from illumidesk.cli.output import print_json, print_table
     from illumidesk.host import users_environments
     from illumidesk.paths import Paths
@@ -69,7 +69,7 @@ def list_(as_json: bool) -> None:
         click.echo("There are no environments yet. Next: illumidesk env create NAME --file environment.yml", err=True)
     else:
         print_table(
-            ["Name", "Kind", "Python", "State", "For servers", "Roles"],
+            ["Name", "Kind", "Python", "State", "For servers", "Used by"],
             [
                 (
                     one.name,
@@ -77,7 +77,7 @@ def list_(as_json: bool) -> None:
                     one.python or None,
                     one.state,
                     "yes" if one.serves else "no",
-                    ", ".join(one.roles) or None,
+                    ", ".join([*one.roles, *one.courses]) or None,
                 )
                 for one in found
             ],
@@ -91,14 +91,17 @@ def show(name: str, as_json: bool) -> None:
     """Show an environment and its packages."""
     from illumidesk.cli.output import print_json, print_pairs, print_table
     from illumidesk.host import locks, users_environments
+    from illumidesk.host.kernels import offered
     from illumidesk.paths import Paths
 
     paths = Paths.current()
     one = users_environments.find(name, paths, _settings(paths))
     packages = locks.contents(one.prefix) if one.prefix is not None else []
+    kernels = [kernel for kernel in offered(paths) if kernel.environment == name]
     if as_json:
         listed = [{"name": package.name, "version": package.version, "by": package.by} for package in packages]
-        print_json({**_as_dict(one), "packages": listed})
+        shown = [{"name": kernel.name, "title": kernel.shown} for kernel in kernels]
+        print_json({**_as_dict(one), "kernels": shown, "packages": listed})
         return
     file = users_environments.description_file(name, paths)
     print_pairs(
@@ -108,11 +111,14 @@ def show(name: str, as_json: bool) -> None:
             ("State", one.state),
             ("Folder", one.prefix),
             ("Described by", file if file.exists() else None),
+            ("Based on", one.based_on or None),
             ("Lock file", users_environments.lock_file(name, paths) if one.locked else None),
             ("Channels", ", ".join(one.channels) or None),
             ("Python", one.python or None),
             ("For servers", "yes" if one.serves else "no"),
             ("Roles", ", ".join(one.roles) or None),
+            ("Courses", ", ".join(one.courses) or None),
+            ("Kernels everywhere", ", ".join(kernel.shown for kernel in kernels) or None),
             ("Packages", len(packages)),
         ]
     )
@@ -136,7 +142,7 @@ def create(name: str | None, file: Path | None, channels: tuple[str, ...], locke
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, new = users_environments.create(
             name, paths, progress, file=_absolute(file), channels=_checked(channels), locked=locked
         )
@@ -158,7 +164,7 @@ def update(name: str, file: Path | None, channels: tuple[str, ...], locked: bool
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, new = users_environments.update(
             name, paths, progress, file=_absolute(file), channels=_checked(channels), locked=locked
         )
@@ -172,7 +178,7 @@ def clone(name: str, new: str) -> None:
     """Make an environment NEW with exactly the packages of NAME."""
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, made = users_environments.clone(name, new, paths, progress)
     _built(environment, "is ready" if made else "was there already", paths)
 
@@ -264,15 +270,36 @@ def register(name: str, folder: Path, with_server: bool) -> None:
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         real = users_environments.register(name, folder.absolute(), paths, progress, with_server=with_server)
     click.echo(f"The environment {name} is {real}")
     if not users_environments.find(name, paths, None).serves:
         click.echo("People's servers cannot run from it: it has no jupyterhub-singleuser. See --with-server.", err=True)
 
 
+@env.command("requests")
+@json_option
+def requests(as_json: bool) -> None:
+    """List the packages that instructors ask for.
+
+    An answer is given with `illumidesk course env COURSE add --requested`, or `decline` in place of `add`.
+    """
+    from illumidesk.cli.course_env import print_requests
+    from illumidesk.cli.output import print_json
+    from illumidesk.host.hub_client import HubClient
+
+    waiting = HubClient.of_this_machine().package_requests()
+    if as_json:
+        print_json(waiting)
+    elif not waiting:
+        click.echo("Nobody asks for a package.", err=True)
+    else:
+        print_requests(waiting)
+        click.echo(f"\nNext: illumidesk course env {waiting[0]['course_id']} add --requested")
+
+
 @contextmanager
-def _building() -> Iterator[tuple[Paths, Progress]]:
+def building() -> Iterator[tuple[Paths, Progress]]:
     """What a command that builds needs: root, the log, steps on standard error, and a tool's last words on failure."""
     import sys
 
@@ -297,6 +324,7 @@ def _building() -> Iterator[tuple[Paths, Progress]]:
 
 def _built(environment: Environment, how: str, paths: Paths) -> None:
     from illumidesk.host import locks, users_environments
+    from illumidesk.names import course_of_environment
 
     name = environment.name
     packages = locks.contents(paths.environments / name)
@@ -304,8 +332,11 @@ def _built(environment: Environment, how: str, paths: Paths) -> None:
     found = users_environments.find(name, paths, _settings(paths))
     if not found.serves:
         click.echo("People's servers cannot run from it: it has no Python.", err=True)
-    elif not found.roles:
+    elif not found.roles and not course_of_environment(name):
         click.echo(f"Next: illumidesk config set roles.learner.environment {name}")
+    for other in users_environments.based_on(name, paths):
+        if users_environments.find(other, paths, _settings(paths)).state == "changed":
+            click.echo(f"{other} is based on it. Next: illumidesk env update {other}")
 
 
 def _settings(paths: Paths) -> Settings | None:
@@ -329,7 +360,9 @@ def _as_dict(one: Found) -> dict[str, Any]:
         "python": one.python,
         "channels": list(one.channels),
         "locked": one.locked,
+        "based_on": one.based_on or None,
         "roles": list(one.roles),
+        "courses": list(one.courses),
     }
 
 

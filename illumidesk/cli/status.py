@@ -88,7 +88,9 @@ def _ask_hub(paths: Any) -> tuple[dict[str, Any], list[Course], list[User]]:
     from illumidesk.errors import IllumiDeskError
     from illumidesk.host.hub_client import HubClient
 
-    hub: dict[str, Any] = {"answers": False, "version": None, "started": None, "message": "", "hint": ""}
+    hub: dict[str, Any] = {
+        "answers": False, "version": None, "started": None, "package_requests": None, "message": "", "hint": "",
+    }  # fmt: skip
     if not HubClient(paths.hub_socket).answers():
         message = {"message": "the hub does not answer", "hint": "sudo systemctl status illumidesk-hub"}
         return hub | message, [], []
@@ -96,7 +98,11 @@ def _ask_hub(paths: Any) -> tuple[dict[str, Any], list[Course], list[User]]:
     try:
         client = HubClient.of_this_machine(paths)
         own = client.status()
-        hub |= {"version": own.get("version"), "started": (own.get("hub") or {}).get("started")}
+        hub |= {
+            "version": own.get("version"),
+            "started": (own.get("hub") or {}).get("started"),
+            "package_requests": own.get("package_requests"),
+        }
         return hub, client.courses(), client.users()
     except IllumiDeskError as error:
         return hub | error.as_dict(), [], []
@@ -159,6 +165,9 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("IllumiDesk: the hub does NOT answer")
     if hub["message"] and (hub["answers"] or report["services"]):
         click.echo(clean(f"{hub['message']}; {hub['hint']}" if hub["answers"] else f"see {hub['hint']}"))
+    if hub["package_requests"]:
+        asked = _count(hub["package_requests"], "package is", "packages are")
+        click.echo(f"{asked} asked for by instructors: illumidesk env requests")
     for note in report["notes"]:
         click.echo(note)
     if report["services"]:

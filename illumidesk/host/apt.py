@@ -1,52 +1,55 @@
-"""Debian packages that something needs which not every machine has."""
+"""Packages of the distribution, for what is installed on demand."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Sequence
 
 from illumidesk.host.steps import Progress
 
+_APT = ("apt-get", "-o", "DPkg::Lock::Timeout=300", "-y", "--no-install-recommends")
 
-def ensure_packages(packages: Sequence[str], progress: Progress, *, what: str = "") -> None:
-    """Have Debian packages installed, without what they only recommend.
 
-    Args:
-        packages: their names.
-        progress: keeps what apt says.
-        what: the thing that is installed, for the error; the packages' names where absent.
+def install(packages: Sequence[str], progress: Progress) -> None:
+    """Install packages, and what they depend on; nothing where they are there.
 
     Raises:
-        StepError: where apt cannot.
+        StepError: where they cannot be had.
     """
-    if all(is_installed(package, progress) for package in packages):
+    if all(is_installed(package) for package in packages):
         return
-    _apt(progress, ["update"], what="apt-get update")
-    _apt(
-        progress,
-        ["-y", "--no-install-recommends", "install", *packages],
-        what=f"installing {what or ', '.join(packages)}",
-    )
+    progress.run([*_APT, "update"], what="apt-get update", env=_environment())
+    progress.run([*_APT, "install", *packages], what=f"installing {', '.join(packages)}", env=_environment())
 
 
-def purge_package(package: str, progress: Progress) -> None:
-    """Take away a package that `ensure_packages` brought, with its configuration.
+def remove(packages: Sequence[str], progress: Progress) -> None:
+    """Remove packages; what they depended on stays, until `apt-get autoremove`.
 
     Raises:
-        StepError: where apt cannot.
+        StepError: where apt refuses.
     """
-    if is_installed(package, progress):
-        _apt(progress, ["-y", "purge", package], what=f"removing {package}")
+    progress.run([*_APT, "remove", *packages], what=f"removing {', '.join(packages)}", env=_environment())
 
 
-def is_installed(package: str, progress: Progress) -> bool:
-    """Whether dpkg has a package, configured."""
-    said = progress.run(["dpkg-query", "-W", "-f=${db:Status-Status}", package], check=False)
-    return said.strip() == "installed"
+def purge(packages: Sequence[str], progress: Progress) -> None:
+    """Remove packages with their configuration; nothing where they are not there.
+
+    Raises:
+        StepError: where apt refuses.
+    """
+    present = [package for package in packages if is_installed(package)]
+    if present:
+        progress.run([*_APT, "purge", *present], what=f"removing {', '.join(present)}", env=_environment())
 
 
-def _apt(progress: Progress, arguments: Sequence[str], *, what: str) -> None:
+def is_installed(package: str) -> bool:
+    """Whether the package is there, whole."""
+    # ${db:Status-Status} is `installed`, or `config-files` for one that was removed: dpkg-query(1).
+    query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", package]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"
+
+
+def _environment() -> dict[str, str]:
     # NEEDRESTART_SUSPEND: Ubuntu's needrestart would restart services, and ask.
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
-    # Waits for somebody else's apt, such as unattended-upgrades
-    progress.run(["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments], what=what, env=env)
+    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}

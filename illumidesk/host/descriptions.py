@@ -2,7 +2,7 @@
 
 https://docs.conda.io/projects/conda/en/stable/user-guide/tasks/manage-environments.html. What conda knows beyond
 `name`, `channels` and `dependencies` (`variables`, `prefix`) is refused or left out, since nothing here would act on
-it.
+it. One key is ours: `based_on` names another environment that is described here, whose packages come along.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from ruamel.yaml.error import YAMLError
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.host.environments import requirement_name
 from illumidesk.settings import check_channel
 
-_KEYS = ("name", "channels", "dependencies", "prefix")
+_KEYS = ("name", "based_on", "channels", "dependencies", "prefix")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Description:
         channels: where conda packages come from; empty means the settings' own.
         conda: match specifications, such as `python=3.12`.
         pip: requirement specifiers (PEP 508).
+        based_on: the environment whose packages come along; may be empty.
     """
 
     text: str
@@ -42,6 +45,7 @@ class Description:
     channels: tuple[str, ...]
     conda: tuple[str, ...]
     pip: tuple[str, ...]
+    based_on: str = ""
 
 
 def read(file: Path) -> Description:
@@ -79,7 +83,7 @@ def parse(text: str, *, file: str) -> Description:
         )
     for key in raw:
         if key not in _KEYS:
-            raise IllumiDeskError(f"{file}: {key} is not understood here", hint=f"there is {', '.join(_KEYS[:3])}")
+            raise IllumiDeskError(f"{file}: {key} is not understood here", hint=f"there is {', '.join(_KEYS[:4])}")
     name = raw.get("name")
     if name is not None and not isinstance(name, str):
         name = str(name)
@@ -97,7 +101,13 @@ def parse(text: str, *, file: str) -> Description:
     if conda == ["pip"]:
         conda = []  # as conda wants it said where there is a pip list; every Python of ours can do without
     channels = [_channel(entry, file) for entry in _list_of(raw, "channels", file)]
-    return Description(text, name or "", tuple(channels), tuple(conda), tuple(pip))
+    based_on = raw.get("based_on") or ""
+    if based_on:
+        try:
+            names.check_environment(based_on)
+        except IllumiDeskError as error:
+            raise IllumiDeskError(f"{file}: based_on: {error.message}", hint=error.hint) from None
+    return Description(text, name or "", tuple(channels), tuple(conda), tuple(pip), based_on)
 
 
 def _list_of(raw: dict[str, Any], key: str, file: str) -> list[Any]:
@@ -149,6 +159,40 @@ def changed(description: Description, *, name: str, channels: tuple[str, ...] = 
     out = io.StringIO()
     yaml.dump(raw, out)
     return parse(out.getvalue(), file=f"{name}.yml")
+
+
+def with_packages(description: Description, add: Sequence[str], remove: Sequence[str] = ()) -> Description:
+    """`description` with other packages for pip; comments and everything else stay.
+
+    Args:
+        description: as it is now.
+        add: requirement specifiers; one takes the place of that of the same package.
+        remove: names of packages.
+    """
+    gone = {requirement_name(line) for line in (*add, *remove)}
+    yaml = _round_trip()
+    raw = yaml.load(description.text)
+    if not raw.get("dependencies"):
+        raw["dependencies"] = []  # one that was written as [] would stay on one line
+    dependencies = raw["dependencies"]
+    listed = [entry for entry in dependencies if isinstance(entry, dict)]
+    for entry in listed:
+        lines = entry["pip"] or []
+        for index in reversed(range(len(lines))):
+            if requirement_name(_requirement(lines[index], description.name)) in gone:
+                del lines[index]
+    if add:
+        if not listed:
+            listed = [{"pip": []}]
+            dependencies.extend(listed)
+        listed[-1]["pip"] = listed[-1]["pip"] or []
+        listed[-1]["pip"].extend(add)
+    for entry in listed:
+        if not entry["pip"]:
+            dependencies.remove(entry)
+    out = io.StringIO()
+    yaml.dump(raw, out)
+    return parse(out.getvalue(), file=f"{description.name}.yml")
 
 
 def _put_first(raw: CommentedMap, key: str, value: str) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from illumidesk.errors import IllumiDeskError
-from illumidesk.host import certificates, settings_file, units
-from illumidesk.host.apt import ensure_packages
+from illumidesk.host import apt, certificates, settings_file, units
 from illumidesk.host.certificates import Certificate, Source
 from illumidesk.host.conffiles import write_file
 from illumidesk.host.environments import lock
@@ -77,7 +76,7 @@ def letsencrypt(request: Request, paths: Paths, progress: Progress) -> Certifica
             check_challenge(request.domain, request.port, current, paths)
     if not _certbot():
         with progress.step("Installing certbot"):
-            ensure_packages(["certbot"], progress)
+            apt.install(["certbot"], progress)
     with progress.step(f"Getting a certificate for {request.domain}"):
         _ask_certbot(request, paths, progress)
         write_file(_hook(paths), _HOOK.encode(), mode=0o755)

@@ -123,6 +123,19 @@ class Person(TypedDict):
     left: str | None
 
 
+class PackageRequest(TypedDict):
+    """A package that an instructor asks for; `answer` and `answered` are None while it waits for an answer."""
+
+    course_id: str
+    requirement: str
+    package: str
+    asked_by: str
+    created: str
+    answer: Literal["granted", "declined"] | None
+    answered: str | None
+    reason: str
+
+
 class Roster(TypedDict):
     """A course's people, and the platforms that they come from."""
 
@@ -371,6 +384,23 @@ class HubClient:
         """Give a student more time; 0 seconds take it away."""
         body = {"student": student, "assignment": assignment, "seconds": seconds}
         self._call("PUT", f"courses/{_quoted(course_id)}/extensions", body)
+
+    def package_requests(self) -> list[PackageRequest]:
+        """What instructors of all courses ask for and nobody has answered."""
+        return cast(list[PackageRequest], self._call("GET", "package-requests")[1]["requests"])
+
+    def course_package_requests(self, course_id: str) -> list[PackageRequest]:
+        """What a course's instructors ask and asked for, the newest first."""
+        answer = self._call("GET", f"courses/{_quoted(course_id)}/package-requests")[1]
+        return cast(list[PackageRequest], answer["requests"])
+
+    def settle_package_requests(
+        self, course_id: str, packages: list[str], answer: Literal["granted", "declined"], reason: str = ""
+    ) -> list[PackageRequest]:
+        """Answer the requests for these packages; those that were answered."""
+        body = {"packages": packages, "answer": answer, "reason": reason}
+        said = self._call("POST", f"courses/{_quoted(course_id)}/package-requests", body)[1]
+        return cast(list[PackageRequest], said["requests"])
 
     def status(self, *, timeout: float = 10.0) -> dict[str, Any]:
         """The hub's own view of the machine."""

@@ -20,6 +20,7 @@ from illumidesk.host.certificates import check_stored
 from illumidesk.host.conffiles import ensure_conffile, shipped_digest
 from illumidesk.host.environments import lock, remove_old_builds
 from illumidesk.host.hub_client import HubClient
+from illumidesk.host.kernels import ensure_kernels
 from illumidesk.host.memory import ensure_zram
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
@@ -152,6 +153,7 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
     with progress.step("People and courses"):
         seeded = _ensure_people(options, record, paths, progress)
     with progress.step("Removing what is no longer used"):
+        ensure_kernels(paths)
         for build in remove_old_builds(paths):
             progress.record(f"removed {build}")
     first = record.first

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from illumidesk.host.apt import ensure_packages, purge_package
+from illumidesk.host import apt
 from illumidesk.host.conffiles import write_file
 from illumidesk.host.steps import Progress, StepError
 from illumidesk.paths import Paths
@@ -46,7 +46,7 @@ def ensure_zram(wanted: bool, paths: Paths, progress: Progress) -> bool:
     try:
         # First, since it says that the package is ours to take away.
         changed = write_file(config, _CONFIG.encode())
-        ensure_packages([_PACKAGE], progress)
+        apt.install([_PACKAGE], progress)
         if changed or not _active(paths):
             progress.run(["systemctl", "daemon-reload"])
             progress.run(["systemctl", "restart", _SWAP], what="starting the compressed swap")
@@ -64,7 +64,7 @@ def remove_zram(paths: Paths, progress: Progress) -> None:
         return
     progress.run(["systemctl", "stop", _SWAP, f"systemd-zram-setup@{_DEVICE}.service"], check=False)
     try:
-        purge_package(_PACKAGE, progress)
+        apt.purge([_PACKAGE], progress)
     except StepError as error:
         progress.note(f"{_PACKAGE} stays: {error.message}")
     config.unlink()

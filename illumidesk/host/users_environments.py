@@ -6,6 +6,8 @@ a link to the build in use, or for one that was registered to a prefix that some
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import os
 import stat
@@ -35,6 +37,7 @@ from illumidesk.host.environments import (
     requirement_name,
     wheel_in_use,
 )
+from illumidesk.host.kernels import ensure_kernels
 from illumidesk.host.locks import Lock
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
@@ -60,6 +63,8 @@ class Found:
         channels: where its conda packages come from.
         locked: whether there is a lock file that new builds keep to.
         roles: those whose servers run from it.
+        courses: those whose servers and grader run from it.
+        based_on: the environment whose packages it has besides its own; may be empty.
     """
 
     name: str
@@ -71,6 +76,8 @@ class Found:
     channels: tuple[str, ...]
     locked: bool
     roles: tuple[str, ...]
+    courses: tuple[str, ...]
+    based_on: str
 
 
 # Where things are
@@ -113,8 +120,47 @@ def server_requirements() -> tuple[str, ...]:
     return read_requirements(data("config", "server.txt"))
 
 
+def whole(name: str, description: Description, paths: Paths) -> Description:
+    """`description` with the packages of what it is based on, and of what that is based on.
+
+    Raises:
+        IllumiDeskError: where one of those is not described here.
+    """
+    chain = [name]
+    while description.based_on:
+        base = description.based_on
+        if base in chain:
+            raise IllumiDeskError(f"{name} is based on itself: {' → '.join([*chain, base])}")
+        file = description_file(base, paths)
+        if not file.exists():
+            reason = "is registered, not built here" if registered(base, paths) else "is not described here"
+            raise IllumiDeskError(
+                f"{chain[-1]} is based on {base}, which {reason}", hint="`illumidesk env list` says what there is"
+            )
+        chain.append(base)
+        under = descriptions.read(file)
+        description = dataclasses.replace(
+            under,
+            channels=description.channels or under.channels,
+            conda=(*under.conda, *description.conda),
+            pip=(*under.pip, *description.pip),
+        )
+    return description
+
+
+def based_on(name: str, paths: Paths) -> list[str]:
+    """The environments that are based on the environment `name` itself."""
+    found = []
+    for other in environment_names(paths):
+        with contextlib.suppress(IllumiDeskError):
+            if descriptions.read(description_file(other, paths)).based_on == name:
+                found.append(other)
+    return found
+
+
 def environment_of(name: str, description: Description, paths: Paths, current: Settings) -> Environment:
     """What the environment `name` is made of by its description, the settings and this version of IllumiDesk."""
+    description = whole(name, description, paths)
     own = {requirement_name(line) for line in description.pip}
     server = tuple(line for line in server_requirements() if requirement_name(line) not in own)
     conda = bool(description.conda)
@@ -225,7 +271,7 @@ def create(
             status=409,
         )
     beside = file.with_suffix(".lock") if file is not None else lock_file(name, paths)
-    return _built(name, description, paths, progress, locked=beside if locked else None)
+    return build(name, description, paths, progress, locked=beside if locked else None)
 
 
 def update(
@@ -260,7 +306,7 @@ def update(
     description = descriptions.read(file or here)
     description = descriptions.changed(description, name=name, channels=channels)
     beside = file.with_suffix(".lock") if file is not None else lock_file(name, paths)
-    return _built(name, description, paths, progress, locked=beside if locked else None, refresh=not locked)
+    return build(name, description, paths, progress, locked=beside if locked else None, refresh=not locked)
 
 
 def clone(name: str, new: str, paths: Paths, progress: Progress) -> tuple[Environment, bool]:
@@ -275,19 +321,34 @@ def clone(name: str, new: str, paths: Paths, progress: Progress) -> tuple[Enviro
         raise IllumiDeskError(
             f"there is already an environment {new}, of another description", hint="choose another name", status=409
         )
-    return _built(new, description, paths, progress, locked=(paths.environments / name).resolve() / LOCK)
+    return build(new, description, paths, progress, locked=(paths.environments / name).resolve() / LOCK)
 
 
-def _built(
+def build(
     name: str,
     description: Description,
     paths: Paths,
     progress: Progress,
     *,
-    locked: Path | None,
+    locked: Path | None = None,
     refresh: bool = False,
 ) -> tuple[Environment, bool]:
-    """Build by a description, and only then keep the description, its lock and the link."""
+    """Build by a description, and only then keep the description, its lock and the link.
+
+    Args:
+        name: of the environment.
+        description: what it is to have.
+        paths: the layout.
+        progress: shows the steps.
+        locked: a lock file whose packages are taken exactly.
+        refresh: build again with the newest packages allowed, though nothing else changed.
+
+    Returns:
+        What it is made of, and whether anything is new.
+
+    Raises:
+        IllumiDeskError: where it cannot be built; what is in use stays.
+    """
     current = settings.load(paths.config_file)
     link = _own_link(name, paths)
     environment = environment_of(name, description, paths, current)
@@ -298,7 +359,7 @@ def _built(
         _write_lock(build, lock_file(name, paths))
 
     with lock(paths):
-        remove_old_builds(paths)  # also what was interrupted, which takes space that this needs
+        _tidy(paths)  # also what was interrupted, which takes space that this needs
         with progress.step(f"The environment {name} ({'conda' if environment.conda else 'pip'})"):
             changed = ensure_environment(
                 environment,
@@ -310,8 +371,14 @@ def _built(
                 keep_same=True,
                 before_swap=keep,
             )
-        remove_old_builds(paths)
+        _tidy(paths)
     return environment, changed
+
+
+def _tidy(paths: Paths) -> list[str]:
+    """Kernels follow the builds in use, and only then go the builds that nothing uses; their names."""
+    ensure_kernels(paths)
+    return remove_old_builds(paths)
 
 
 def _fitting(file: Path, environment: Environment) -> Lock:
@@ -345,7 +412,8 @@ def _known_description(name: str | None, paths: Paths) -> Description:
 
 
 def _asks_the_same(one: Description, other: Description) -> bool:
-    return (one.channels, sorted(one.conda), sorted(one.pip)) == (
+    return (one.based_on, one.channels, sorted(one.conda), sorted(one.pip)) == (
+        other.based_on,
         other.channels,
         sorted(other.conda),
         sorted(other.pip),
@@ -374,7 +442,7 @@ def remove(name: str, paths: Paths) -> list[str]:
             if file.exists():
                 removed.append(str(file))
                 file.unlink()
-        removed += [str(paths.opt / "builds" / build) for build in remove_old_builds(paths)]
+        removed += [str(paths.opt / "builds" / build) for build in _tidy(paths)]
     return removed
 
 
@@ -387,11 +455,20 @@ def check_removable(name: str, paths: Paths) -> None:
     names.check_environment(name)
     if not description_file(name, paths).exists() and not (paths.environments / name).is_symlink():
         raise _unknown(name, paths)
-    users = roles_of(name, settings.load(paths.config_file))
-    if users:
-        keys = ", ".join(f"roles.{role}.environment" for role in users)
+    current = settings.load(paths.config_file)
+    keys = [f"roles.{role}.environment" for role in roles_of(name, current)]
+    keys += [f"courses.{course_id}.environment" for course_id in courses_of(name, current)]
+    if keys:
+        first = f"config set {keys[0]} OTHER"
+        if keys[0] == f"courses.{names.course_of_environment(name)}.environment":
+            first = f"course env {names.course_of_environment(name)} reset"
+        raise IllumiDeskError(f"{name} is in use: {', '.join(keys)}", hint=f"first: illumidesk {first}", status=409)
+    upon = based_on(name, paths)
+    if upon:
         raise IllumiDeskError(
-            f"{name} is in use: {keys}", hint=f"first: illumidesk config set {keys.split(',')[0]} OTHER", status=409
+            f"{name} is in use: {', '.join(upon)} {'is' if len(upon) == 1 else 'are'} based on it",
+            hint=f"first: illumidesk env remove {upon[0]}",
+            status=409,
         )
     if name == DEFAULT and registered(name, paths) is None:
         raise IllumiDeskError(f"{name} comes with IllumiDesk, which would bring it back", status=409)
@@ -430,6 +507,7 @@ def register(
                 _add_server(name, real, paths, progress)
                 make_readable(real)
         _swap_absolute(paths.environments / name, real)
+        ensure_kernels(paths)
     return real
 
 
@@ -545,10 +623,13 @@ def find(name: str, paths: Paths, current: Settings | None) -> Found:
     prefix = link.resolve() if link.exists() else None
     roles = roles_of(name, current) if current is not None else ()
     channels: tuple[str, ...] = ()
+    base = ""
     if registered(name, paths) is not None:
         kind, state = "registered", "ready" if prefix is not None else "broken"
     elif file.exists():
         kind, state, channels = _described(name, paths, current)
+        with contextlib.suppress(IllumiDeskError):
+            base = descriptions.read(file).based_on
     elif prefix is not None:
         kind, state = "conda" if (prefix / "conda-meta").is_dir() else "pip", "ready"
     else:
@@ -563,6 +644,8 @@ def find(name: str, paths: Paths, current: Settings | None) -> Found:
         channels=channels,
         locked=lock_file(name, paths).exists(),
         roles=roles,
+        courses=courses_of(name, current) if current is not None else (),
+        based_on=base,
     )
 
 
@@ -590,6 +673,11 @@ def all_names(paths: Paths) -> list[str]:
 def roles_of(name: str, current: Settings) -> tuple[str, ...]:
     """The roles whose servers run from an environment."""
     return tuple(role for role in get_args(RoleName) if current.role(role).environment == name)
+
+
+def courses_of(name: str, current: Settings) -> tuple[str, ...]:
+    """The courses that have an environment instead of that of their people's roles."""
+    return tuple(course_id for course_id, course in current.courses.items() if course.environment == name)
 
 
 def prefix_of(name: str, paths: Paths) -> Path:
@@ -620,7 +708,7 @@ def export(name: str, paths: Paths, *, as_lock: bool = False) -> str:
         return file.read_text("utf-8")
     channels: tuple[str, ...] = ()
     if description_file(name, paths).exists():
-        description = descriptions.read(description_file(name, paths))
+        description = whole(name, descriptions.read(description_file(name, paths)), paths)
         channels = description.channels or settings.load(paths.config_file).environments.channels
     conda = [f"{found.name}={found.version}" for found in locks.conda_packages(prefix)]
     pip = [
@@ -688,9 +776,12 @@ __all__ = [
     "DEFAULT",
     "Found",
     "all_names",
+    "based_on",
+    "build",
     "check_prefix",
     "check_removable",
     "clone",
+    "courses_of",
     "create",
     "description_file",
     "ensure_users_environment",
@@ -707,5 +798,7 @@ __all__ = [
     "registered",
     "remove",
     "roles_of",
+    "server_requirements",
     "update",
+    "whole",
 ]

@@ -379,6 +379,7 @@ class StatusHandler(ManagementHandler):
                 "version": __version__,
                 "hub": {"started": iso(self.classroom.started)},
                 "units": units,
+                "package_requests": len(self.classroom.registry.package_requests.waiting()),
                 "users_online": sum(unit["kind"] == "server" and unit["active_state"] == "active" for unit in units),
                 "host": await self.classroom.supervisor.host(),
             }

@@ -563,16 +563,18 @@ class Classroom:
             role = self.settings.role("grader")
             limits = self.settings.limits_of("grader")
             socket = self.paths.grader_socket(course_id)
+            # Autograding needs the packages that the course's students have.
+            environment = self.settings.environment_of("grader", course_id)
             await self.supervisor.start_grader(
                 course_id,
-                environment=role.environment,
+                environment=environment,
                 arguments=server_arguments(
                     socket,
                     role,
                     idle_server=self.settings.idle.graders,
                     idle_kernel=self.settings.idle.graders,
                 ),
-                variables=self._grader_variables(course_id, role.environment),
+                variables=self._grader_variables(course_id, environment),
                 memory=limits.memory,
                 cpu=limits.cpu,
                 tasks=limits.tasks,

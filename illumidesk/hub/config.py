@@ -8,6 +8,7 @@ from typing import Any
 from illumidesk.authenticators import LocalAuthenticator
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.api import MANAGE_SCOPE, api_handlers
+from illumidesk.hub.environment_pages import environment_api_handlers, environment_page_handlers
 from illumidesk.hub.extension_pages import extension_page_handlers
 from illumidesk.hub.grade_api import grade_api_handlers
 from illumidesk.hub.grade_pages import grade_page_handlers
@@ -98,9 +99,11 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
         *grade_page_handlers,
         *extension_page_handlers,
         *roster_page_handlers,
+        *environment_page_handlers,
         *api_handlers,
         *grade_api_handlers,
         *roster_api_handlers,
+        *environment_api_handlers,
         *launch_handlers(shared),
         *registration_handlers(shared),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.scopes import get_scopes_for
+from jupyterhub.utils import url_path_join
 from tornado import web
 
 from illumidesk import names
@@ -96,7 +97,9 @@ def services_of(app: Any, user: Any) -> list[ServiceLink]:
 
 
 def courses_of(app: Any, user: Any) -> list[dict[str, str]]:
-    """The courses on somebody's home page: id, title, role and, for those who may open it, the grader's address."""
+    """The courses on somebody's home page: id, title, role and, for those who may open them, the addresses of the
+    grader and of the page about packages.
+    """
     if user is None:
         return []
     registry = app.classroom.registry
@@ -107,6 +110,9 @@ def courses_of(app: Any, user: Any) -> list[dict[str, str]]:
             "title": titles.get(course_id, "") or course_id,
             "role": {"student": "student", "ta": "teaching assistant", "instructor": "instructor"}[role],
             "grader": grader_url(course_id) if role != "student" else "",
+            "environment": url_path_join(app.hub.base_url, f"courses/{course_id}/environment")
+            if role == "instructor"
+            else "",
         }
         for course_id, role in registry.memberships(user.name)
     ]

@@ -19,6 +19,8 @@ MemberSource = Literal["admin", "launch", "roster"]
 ColumnSource = Literal["link", "title", "teacher", "made"]
 #: A grade's way: it waits for its turn, is under way, has arrived, or cannot be delivered.
 DeliveryState = Literal["waiting", "sending", "sent", "failed"]
+#: What an administrator says to a request for a package.
+PackageAnswer = Literal["granted", "declined"]
 #: The deployment that stands for all of them.
 ANY_DEPLOYMENT = "*"
 
@@ -265,6 +267,25 @@ class Delivery(Base):
     sent_comment: Mapped[str] = mapped_column(Text, default="")
     sent_partial: Mapped[bool] = mapped_column(default=False)
     sent_at: Mapped[datetime | None] = mapped_column(DateTime)
+
+
+class PackageRequest(Base):
+    """A package that an instructor asks for, for the course's environment."""
+
+    __tablename__ = "package_requests"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    course_id: Mapped[str] = mapped_column(ForeignKey("courses.course_id", ondelete="CASCADE"), index=True)
+    #: A requirement specifier (PEP 508).
+    requirement: Mapped[str] = mapped_column(String(200))
+    asked_by: Mapped[str] = mapped_column(String(32))
+    created: Mapped[datetime] = mapped_column(DateTime, default=now)
+    #: A `PackageAnswer`; nothing while it waits for one.
+    answer: Mapped[str | None] = mapped_column(String(8))
+    answered: Mapped[datetime | None] = mapped_column(DateTime)
+    #: For whoever asked.
+    reason: Mapped[str] = mapped_column(String(300), default="")
 
 
 class ToolKey(Base):

@@ -42,6 +42,7 @@ from illumidesk.registry.models import (
     ToolKey,
     now,
 )
+from illumidesk.registry.package_requests import PackageRequests
 
 #: Most nonces kept of one platform: 160 launches a second for ten minutes.
 MAX_NONCES = 100_000
@@ -72,6 +73,7 @@ class Registry:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self.engine = _engine(path)
         self.grades = GradeRecords(self._session, self._writing)
+        self.package_requests = PackageRequests(self._session, self._writing)
         self.migrate()
 
     def migrate(self) -> None:

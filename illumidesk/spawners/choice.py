@@ -53,6 +53,8 @@ def server_variables(role_folder: Path, environment: Path) -> dict[str, str]:
         "PATH": f"{environment}/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games",
         "LANG": "C.UTF-8",
         "JUPYTER_CONFIG_PATH": str(role_folder),
+        # The kernels of all environments, as illumidesk.host.kernels keeps them beside the environments' folder.
+        "JUPYTER_PATH": str(environment.parent.parent / "share/jupyter"),
         # Otherwise what a person wrote in ~/.jupyter outranks a root-owned environment's settings.
         "JUPYTER_PREFER_ENV_PATH": "1",
         # Sockets of kernels: short, and in the unit's own /tmp.

@@ -32,6 +32,8 @@ class FakeHub:
         #: Who has left; and what a roster's fetch is answered, one after the other.
         self.left: set[str] = set()
         self.fetches: list[tuple[int, Any]] = []
+        #: What instructors ask for.
+        self.requests: list[dict[str, Any]] = []
         self._server = _UnixServer(str(socket), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -49,6 +51,14 @@ class FakeHub:
 
     def add_course(self, course_id: str, title: str = "", *, grader: bool = False, **members: str) -> None:
         self.courses[course_id] = {"title": title, "members": dict(members), "grader": grader}
+
+    def ask(self, course_id: str, package: str) -> None:
+        self.requests.append(
+            {
+                "course_id": course_id, "requirement": package, "package": package, "asked_by": "maria",
+                "created": CREATED, "answer": None, "answered": None, "reason": "",
+            }
+        )  # fmt: skip
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         self.calls.append((method, path, body))
@@ -240,9 +250,27 @@ def _status(hub: FakeHub, body: Any) -> tuple[int, Any]:
         "version": "0.1.0",
         "hub": {"started": CREATED},
         "units": [],
+        "package_requests": sum(one["answer"] is None for one in hub.requests),
         "users_online": online,
         "host": {},
     }
+
+
+def _course_requests(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    if course_id not in hub.courses:
+        return _error(404, f"there is no course {course_id}", "illumidesk course list")
+    return 200, {"requests": [one for one in hub.requests if one["course_id"] == course_id]}
+
+
+def _settle_requests(hub: FakeHub, body: Any, course_id: str) -> tuple[int, Any]:
+    settled = [
+        one
+        for one in hub.requests
+        if one["course_id"] == course_id and one["answer"] is None and one["package"] in body["packages"]
+    ]
+    for one in settled:
+        one |= {"answer": body["answer"], "answered": CREATED, "reason": body["reason"]}
+    return 200, {"requests": settled}
 
 
 _API = "/hub/api/illumidesk"
@@ -271,6 +299,12 @@ _ROUTES = [
     (f"GET {_API}/courses/([^/]+)/roster", _get_roster),
     (f"POST {_API}/courses/([^/]+)/roster/fetch", _fetch_roster),
     (f"GET {_API}/courses/([^/]+)/roster/fetch", _fetch_roster),
+    (
+        f"GET {_API}/package-requests",
+        lambda hub, body: (200, {"requests": [one for one in hub.requests if one["answer"] is None]}),
+    ),
+    (f"GET {_API}/courses/([^/]+)/package-requests", _course_requests),
+    (f"POST {_API}/courses/([^/]+)/package-requests", _settle_requests),
     (f"GET {_API}/status", _status),
 ]
 

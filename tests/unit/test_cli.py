@@ -79,7 +79,17 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
     for name, command in group.commands.items():
         yield (*path, name)
         if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
+            # `course env COURSE add`: a group may take arguments of its own.
+            arguments = [str(one.metavar) for one in command.params if isinstance(one, click.Argument)]
+            yield from commands(command, (*path, name, *arguments))
+
+
+def command_at(path: tuple[str, ...]) -> click.Command:
+    command: click.Command = app
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands.get(name, command)
+    return command
 
 
 ALL = list(commands(app))
@@ -100,10 +110,7 @@ def test_every_command_has_help_that_fits(illumidesk: Run, command: tuple[str, .
 
 def test_whatever_lists_or_shows_takes_json() -> None:
     for path in ALL:
-        command: click.Command = app
-        for name in path:
-            assert isinstance(command, click.Group)
-            command = command.commands[name]
+        command = command_at(path)
         if path[-1] in ("list", "show", "status", "get", "validate", "version", "logs"):
             assert any("--json" in parameter.opts for parameter in command.params), path
 
@@ -111,10 +118,7 @@ def test_whatever_lists_or_shows_takes_json() -> None:
 def test_the_reference_names_every_command_and_option() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reference-cli.md").read_text("utf-8")
     for path in ALL:
-        command: click.Command = app
-        for name in path:
-            assert isinstance(command, click.Group)
-            command = command.commands[name]
+        command = command_at(path)
         if not isinstance(command, click.Group):
             section = text.partition(f"`illumidesk {' '.join(path)}")[2].split("\n## ")[0].split("\n### ")[0]
             assert section, path

@@ -11,7 +11,7 @@ from illumidesk.host import descriptions
 from illumidesk.host.conffiles import ensure_conffile, shipped_digest
 from illumidesk.host.environments import read_requirements
 from illumidesk.host.steps import Progress
-from illumidesk.host.users_environments import folder, migrate_lists, server_requirements
+from illumidesk.host.users_environments import based_on, folder, migrate_lists, server_requirements, whole
 from illumidesk.paths import Paths, data
 
 CONDA = """\
@@ -61,6 +61,8 @@ def test_pip_alone() -> None:
         ("dependencies: []\nchannels: ['https://me:secret@x.org/c']", "passwords and tokens"),
         ("dependencies: []\nchannels: ['https://x.org/t/secret/c']", "passwords and tokens"),
         ("dependencies: []\nchannels: ['-x']", "is no channel"),
+        ("dependencies: []\nbased_on: ../x", "not a valid environment name"),
+        ("dependencies: []\nbased_on: [a]", "not a valid environment name"),
     ],
 )
 def test_refused_in_one_sentence(text: str, sentence: str) -> None:
@@ -80,6 +82,47 @@ def test_changed_keeps_comments() -> None:
     assert "# newer than conda's" in after.text
     named = descriptions.changed(descriptions.parse("dependencies:\n  - pip: [numpy]\n", file="x"), name="plain")
     assert named.text.splitlines()[0] == "name: plain"
+
+
+def test_packages_are_added_and_removed_in_place() -> None:
+    head = "name: x\nbased_on: default\ndependencies:\n  - pip:\n"
+    text = f"{head}      # frames\n      - pandas  # for week 2\n      - Foo_Bar>=1\n"
+    description = descriptions.parse(text, file="x.yml")
+    assert description.based_on == "default"
+    more = descriptions.with_packages(description, ["numpy>=2", "foo-bar>=2"])
+    assert more.pip == ("pandas", "numpy>=2", "foo-bar>=2")
+    assert "# for week 2" in more.text
+    fewer = descriptions.with_packages(more, [], ["Pandas", "foo.bar"])
+    assert (fewer.pip, fewer.based_on) == (("numpy>=2",), "default")
+    none = descriptions.with_packages(fewer, [], ["numpy"])
+    assert none.pip == ()
+    again = descriptions.with_packages(none, ["polars"])
+    assert again.pip == ("polars",)
+    assert again.text.endswith("dependencies:\n  - pip:\n      - polars\n")
+
+
+def test_what_it_is_based_on_comes_along(paths: Paths) -> None:
+    def describe(name: str, text: str) -> descriptions.Description:
+        (folder(paths) / f"{name}.yml").write_text(text)
+        return descriptions.read(folder(paths) / f"{name}.yml")
+
+    describe("default", "channels: [ours]\ndependencies: [python=3.12, {pip: [jupyterlab]}]\n")
+    describe("mine", "based_on: default\ndependencies: [{pip: [pandas]}]\n")
+    top = whole("top", describe("top", "based_on: mine\ndependencies: [r-base, {pip: [numpy]}]\n"), paths)
+    assert (top.conda, top.pip) == (("python=3.12", "r-base"), ("jupyterlab", "pandas", "numpy"))
+    assert top.channels == ("ours",)
+    assert (based_on("default", paths), based_on("mine", paths), based_on("top", paths)) == (["mine"], ["top"], [])
+    describe("default", "based_on: top\ndependencies: []\n")
+    with pytest.raises(IllumiDeskError, match="default is based on itself: default → top → mine → default"):
+        whole("default", descriptions.read(folder(paths) / "default.yml"), paths)
+    with pytest.raises(IllumiDeskError, match="x is based on none, which is not described here"):
+        whole("x", describe("x", "based_on: none\ndependencies: []\n"), paths)
+
+
+def test_packages_beside_those_of_conda() -> None:
+    description = descriptions.parse("dependencies: [python=3.12]\n", file="x.yml")
+    more = descriptions.with_packages(description, ["numpy"])
+    assert (more.conda, more.pip) == (("python=3.12",), ("numpy",))
 
 
 def test_pinned_is_a_description() -> None:
