@@ -13,21 +13,25 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.workspaces.types import BUILT_IN, WorkspaceType
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+)\s*(s|m|h|d)?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _PUBLIC_URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^/:\[\]]+)(?::(\d{1,5}))?/?")
+_WORKSPACE = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
+_PAGE = re.compile(r"[A-Za-z0-9_.~-]+(?:/[A-Za-z0-9_.~-]+)*/?", re.ASCII)
 _CHANNEL = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DURATION_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -117,6 +121,33 @@ def check_channel_url(value: object) -> str:
     return text
 
 
+def check_course(value: object) -> str:
+    """A course's id as a key of YAML, where `2024` is a number."""
+    return names.check_course_id(str(value) if type(value) is int else value)  # type: ignore[arg-type]
+
+
+def check_workspace(value: object) -> str:
+    """The name of a type of workspaces."""
+    if not isinstance(value, str) or not _WORKSPACE.fullmatch(value):
+        raise ValueError("give a name of up to 32 lower-case letters, digits and -, starting with a letter")
+    return value
+
+
+def check_own_workspace(value: object) -> str:
+    """The name of a type of workspaces that is none of ours."""
+    if check_workspace(value) in BUILT_IN:
+        raise ValueError("this name has a meaning already; choose another")
+    return str(value)
+
+
+def check_page(value: object) -> str:
+    """A page in people's servers, such as `marimo/`, without a slash in front."""
+    text = str(value).removeprefix("/")
+    if not _PAGE.fullmatch(text) or {".", ".."} & set(text.split("/")):
+        raise ValueError("give a page of people's servers, such as marimo/")
+    return text
+
+
 def in_url(host: str) -> str:
     """`host` as a URL has it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
@@ -131,6 +162,12 @@ Network = Annotated[str, BeforeValidator(check_network)]
 Channel = Annotated[str, BeforeValidator(check_channel)]
 ChannelUrl = Annotated[str, BeforeValidator(check_channel_url)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
+OptionalEnvironment = Annotated[str, BeforeValidator(lambda value: value and names.check_environment(value))]
+CourseId = Annotated[str, BeforeValidator(check_course)]
+Workspace = Annotated[str, BeforeValidator(check_workspace)]
+OwnWorkspace = Annotated[str, BeforeValidator(check_own_workspace)]
+OptionalWorkspace = Annotated[str, BeforeValidator(lambda value: value and check_workspace(value))]
+Page = Annotated[str, BeforeValidator(check_page)]
 
 #: What somebody may be in a course.
 CourseRole = Literal["student", "ta", "instructor"]
@@ -271,6 +308,36 @@ class Roles(_Section):
 RoleName = Literal["standard", "learner", "instructor", "grader"]
 
 
+class OwnType(_Section):
+    """A type of workspaces that an administrator adds: a page that an environment's servers have."""
+
+    #: What people read; the name where it is empty.
+    title: str = Field("", max_length=60)
+    path: Page
+    #: Bytes that it takes in use, for people to read; 0 is unknown.
+    memory: Size = 0
+
+
+class Workspaces(_Section):
+    """What people work in: a page of their server."""
+
+    #: What people may start, of what there is. Empty: everything.
+    offered: tuple[Workspace, ...] = ()
+    #: When a page asks what to start: `auto` is where there is more than Notebook and JupyterLab.
+    ask: Literal["auto", "always", "never"] = "auto"
+    types: dict[OwnWorkspace, OwnType] = {}
+
+
+class Course(_Section):
+    """What a course has for itself. What is empty is as everywhere."""
+
+    environment: OptionalEnvironment = ""
+    #: What its people may start. The first opens where nobody says what.
+    workspaces: tuple[Workspace, ...] = ()
+    #: What its people start, whatever they ask for.
+    workspace: OptionalWorkspace = ""
+
+
 class Idle(_Section):
     """When what nobody uses is stopped (seconds; 0 means never)."""
 
@@ -314,6 +381,8 @@ class Settings(_Section):
     class_limits: ClassLimits = ClassLimits()
     environments: Environments = Environments()
     roles: Roles = Roles()
+    workspaces: Workspaces = Workspaces()
+    courses: dict[CourseId, Course] = {}
     idle: Idle = Idle()
     grades: Grades = Grades()
     rosters: Rosters = Rosters()
@@ -341,6 +410,33 @@ class Settings(_Section):
         if own is None:
             return self.limits
         return self.limits.model_copy(update=own.model_dump(exclude_unset=True))
+
+    def course(self, course_id: str) -> Course:
+        """What the course has for itself; "" is no course."""
+        return self.courses.get(course_id) or Course()
+
+    def environment_of(self, role: RoleName, course_id: str = "") -> str:
+        """The environment of servers of that role: the course's own where it has one."""
+        return self.course(course_id).environment or self.role(role).environment
+
+    def workspace_types(self) -> dict[str, WorkspaceType]:
+        """Every type of workspaces, by name: ours, then an administrator's."""
+        own = {
+            name: WorkspaceType(name, one.title or name, one.path, one.memory)
+            for name, one in self.workspaces.types.items()
+        }
+        return {**BUILT_IN, **own}
+
+    def offered_workspaces(self, course_id: str = "") -> dict[str, WorkspaceType]:
+        """The types that people may start, in the order in which they are shown; whether they are installed aside.
+
+        Args:
+            course_id: a course that may restrict them; "" is none.
+        """
+        types = self.workspace_types()
+        course = self.course(course_id)
+        offered = (course.workspace,) if course.workspace else course.workspaces or self.workspaces.offered
+        return {name: types[name] for name in offered or types}
 
 
 def load(path: Path) -> Settings:
@@ -375,7 +471,12 @@ def parse(text: str, *, name: str = "config.yaml") -> Settings:
         raw = {}
     if not isinstance(raw, dict):
         raise IllumiDeskError(f"{name} must hold keys and values", hint="see the comments in the shipped file")
-    return validate(_without_empty_sections(raw), name=name)
+    current = validate(_without_empty_sections(raw), name=name)
+    try:
+        _check_workspaces(current)
+    except IllumiDeskError as error:
+        raise IllumiDeskError(f"{name}: {error.message}", hint=error.hint) from None
+    return current
 
 
 def validate(raw: dict[str, Any], *, name: str = "config.yaml") -> Settings:
@@ -393,18 +494,36 @@ def validate(raw: dict[str, Any], *, name: str = "config.yaml") -> Settings:
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
-    """Every dotted key that the settings know, sections included."""
+    """Every dotted key that the settings know, sections included; what people name themselves is not in it."""
     keys: list[str] = []
     for field, info in model.model_fields.items():
         keys.append(prefix + field)
-        section = _section_of(info.annotation)
-        if section is not None:
+        section, by_name = _section_of(info.annotation)
+        if section is not None and not by_name:
             keys += known_keys(section, f"{prefix}{field}.")
     return keys
 
 
+def field_of(key: str) -> FieldInfo | None:
+    """The field that the dotted `key` names, `courses.bio101.environment` too; None where there is no such key.
+
+    `courses.bio101` has the field of `courses`.
+    """
+    found = _found(key)
+    return None if found is None else found[0]
+
+
+def keys_inside(key: str) -> list[str]:
+    """The dotted keys in the section `key`, those in sections of it too; empty where it is none."""
+    found = _found(key)
+    return [] if found is None or found[1] is None else known_keys(found[1], f"{key}.")
+
+
 def nearest_key(key: str) -> str | None:
     """The known dotted key that looks most like `key`; nothing where none is near."""
+    near = difflib.get_close_matches(key, keys_inside(key.rpartition(".")[0]), n=1, cutoff=0.8)
+    if near:
+        return near[0]
     leaf = key.rsplit(".", 1)[-1]
     elsewhere = [known for known in known_keys() if known.rsplit(".", 1)[-1] == leaf]
     if len(elsewhere) == 1:
@@ -417,11 +536,47 @@ def nearest_key(key: str) -> str | None:
     return by_leaf[near[0]] if near else None
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def _found(key: str) -> tuple[FieldInfo, type[BaseModel] | None] | None:
+    """The field that `key` names, and its section where it is one."""
+    info: FieldInfo | None = None
+    section: type[BaseModel] | None = Settings
+    parts = key.split(".")
+    while parts:
+        if section is None or parts[0] not in section.model_fields:
+            return None
+        info = section.model_fields[parts.pop(0)]
+        section, by_name = _section_of(info.annotation)
+        if by_name and parts:
+            parts.pop(0)
+        elif by_name:
+            section = None
+    return None if info is None else (info, section)
+
+
+def _section_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The section that a field holds, and whether it holds one for each name that somebody gives."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+            return candidate, get_origin(annotation) is dict
+    return None, False
+
+
+def _check_workspaces(current: Settings) -> None:
+    """Nothing, where every workspace that is named exists.
+
+    Raises:
+        IllumiDeskError: naming the first that does not, and the nearest that does.
+    """
+    known = current.workspace_types()
+    named = [("workspaces.offered", name) for name in current.workspaces.offered]
+    for course_id, course in current.courses.items():
+        named += [(f"courses.{course_id}.workspaces", name) for name in course.workspaces]
+        named += [(f"courses.{course_id}.workspace", course.workspace)] if course.workspace else []
+    for key, name in named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+            raise IllumiDeskError(f"{key} cannot be {name!r}: there is no such workspace", hint=hint)
 
 
 def _without_empty_sections(raw: dict[str, Any]) -> dict[str, Any]:

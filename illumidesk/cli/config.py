@@ -78,7 +78,7 @@ def set_(key: str, value: str) -> None:
     from illumidesk.paths import Paths
 
     paths = Paths.current()
-    if settings_file.check_key(key).endswith(".environment"):
+    if settings_file.check_key(key).endswith(".environment") and value:
         settings_file.check_environment(key, str(settings_file.parse_value(key, value)), paths)
     written = settings_file.set_value(paths.config_file, key, value)
     click.echo(f"{key} is now {written}. To apply it: illumidesk config reload")
@@ -212,7 +212,7 @@ def _lines(values: dict[str, Any], defaults: dict[str, Any], indent: int = 0) ->
     lines: list[str] = []
     for key, value in values.items():
         default = defaults.get(key)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             lines.append(f"{' ' * indent}{key}:")
             lines += _lines(value, default if isinstance(default, dict) else {}, indent + 2)
             continue

@@ -84,13 +84,16 @@ def load(path: Path) -> Settings:
 
 
 def check_environments(current: Settings, paths: Paths) -> None:
-    """Make sure that every environment that a role names has been built.
+    """Make sure that every environment that a role or a course names has been built.
 
     Raises:
-        IllumiDeskError: naming the role and the nearest environment that there is.
+        IllumiDeskError: naming it and the nearest environment that there is.
     """
     for role in get_args(RoleName):
         check_environment(f"roles.{role}.environment", current.role(role).environment, paths)
+    for course_id, course in current.courses.items():
+        if course.environment:
+            check_environment(f"courses.{course_id}.environment", course.environment, paths)
 
 
 def check_environment(key: str, name: str, paths: Paths) -> None:
@@ -124,7 +127,7 @@ def check_key(key: str) -> str:
     Raises:
         IllumiDeskError: naming the nearest key that there is.
     """
-    if key not in settings.known_keys():
+    if settings.field_of(key) is None:
         near = settings.nearest_key(key)
         hint = f"did you mean {near}?" if near else "`illumidesk config show` lists every key"
         raise IllumiDeskError(f"there is no setting {key}", hint=hint)
@@ -138,7 +141,7 @@ def parse_value(key: str, given: str) -> Any:
         IllumiDeskError: where the key is unknown or a section, or where the value does not fit it.
     """
     check_key(key)
-    inside = _inside(key)
+    inside = settings.keys_inside(key)
     if inside:
         shown = ", ".join(inside[:4]) + (", …" if len(inside) > 4 else "")
         raise IllumiDeskError(f"{key} is a section", hint=f"set one of {shown}")
@@ -185,6 +188,8 @@ def typed_value(current: Settings, key: str) -> Any:
         IllumiDeskError: where there is no such key.
     """
     value = _walk(current, check_key(key))
+    if isinstance(value, dict):
+        return {name: one.model_dump(mode="json") if isinstance(one, BaseModel) else one for name, one in value.items()}
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
@@ -198,17 +203,9 @@ def format_duration(seconds: int) -> str:
     return _in_units(seconds, _DURATION_UNITS)
 
 
-def _inside(key: str) -> list[str]:
-    return [known for known in settings.known_keys() if known.startswith(f"{key}.")]
-
-
 def _field(key: str) -> FieldInfo:
-    model: type[BaseModel] = Settings
-    for part in key.split("."):
-        field = model.model_fields[part]
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
+    field = settings.field_of(key)
+    assert field is not None  # noqa: S101 -- check_key came first
     return field
 
 
@@ -218,7 +215,12 @@ def _walk(current: Settings, key: str) -> Any:
     if parts[0] == "roles" and parts[2:3] == ["limits"]:
         value, parts = current.limits_of(cast(RoleName, parts[1])), parts[3:]
     for part in parts:
-        value = getattr(value, part)
+        if value is current.courses:
+            value = current.course(part)
+        elif isinstance(value, dict) and part not in value:
+            raise IllumiDeskError(f"{key} is not set", hint="add it in an editor")
+        else:
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
     return value
 
 
@@ -239,6 +241,8 @@ def _notation(field: FieldInfo, value: Any) -> Any:
         return format_size(value) if value else 0
     if settings.parse_duration in parsers:
         return format_duration(value) if value else 0
+    if isinstance(value, dict):
+        return {name: _plain_section(one) if isinstance(one, BaseModel) else one for name, one in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -279,7 +283,8 @@ def _value_hint(field: FieldInfo, given: str) -> str:
 
 def _without(text: str, key: str) -> str:
     raw = yaml_edit.load(text)
-    leaves = [known for known in _inside(key) if not _inside(known) and yaml_edit.has(raw, known)]
+    inside = settings.keys_inside(key)
+    leaves = [known for known in inside if not settings.keys_inside(known) and yaml_edit.has(raw, known)]
     for gone in leaves or [key]:
         text = yaml_edit.without_value(text, gone)
     return text

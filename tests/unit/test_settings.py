@@ -69,6 +69,17 @@ def test_a_missing_file_means_the_defaults(tmp_path: Path) -> None:
         ("limits:\n  cpu: 1\n cpu: 2\n", "not valid YAML in line", "indentation"),
         ("- 1", "must hold keys and values", "comments"),
         ("limits: 5", "limits cannot be 5", ""),
+        ("courses: {bio101: {environmnt: x}}", "no setting courses.bio101.environmnt", "courses.bio101.environment"),
+        ("courses: {'Bio 1': {}}", "not a valid course id", "lower-case"),
+        ("courses: {bio: {workspace: vscod}}", "courses.bio.workspace cannot be 'vscod'", "vscode"),
+        ("courses: {bio: {workspaces: [lab, x]}}", "courses.bio.workspaces cannot be 'x'", "there is notebook"),
+        ("workspaces: {offered: [marimo]}", "workspaces.offered cannot be 'marimo'", "there is notebook"),
+        ("workspaces: {ask: sometimes}", "workspaces.ask cannot be 'sometimes'", ""),
+        ("workspaces: {types: {lab: {path: x}}}", "has a meaning already", ""),
+        ("workspaces: {types: {A: {path: x}}}", "lower-case letters", ""),
+        ("workspaces: {types: {m: {}}}", "workspaces.types.m.path", ""),
+        ("workspaces: {types: {m: {path: 'https://a.example'}}}", "workspaces.types.m.path cannot be", ""),
+        ("workspaces: {types: {m: {path: ../x}}}", "workspaces.types.m.path cannot be", ""),
     ],
 )
 def test_mistakes_are_named(text: str, message: str, hint: str) -> None:
@@ -154,3 +165,25 @@ def test_lti_roles_that_are_named_leave_the_others_as_they_are() -> None:
 @pytest.mark.parametrize("url", ["https://A.example/", "https://a.example", " https://a.example "])
 def test_the_public_url_is_written_one_way(url: str) -> None:
     assert settings.parse(f"public_url: '{url}'").public_url == "https://a.example"
+
+
+def test_a_courses_own_counts_before_the_roles() -> None:
+    current = settings.parse("courses: {bio101: {environment: bio}, 2024: {workspace: lab}}")
+    assert current.environment_of("learner") == current.environment_of("learner", "other") == "default"
+    assert current.environment_of("learner", "bio101") == current.environment_of("grader", "bio101") == "bio"
+    assert current.environment_of("learner", "2024") == "default"
+    assert list(current.offered_workspaces("2024")) == ["lab"]
+
+
+def test_what_is_offered() -> None:
+    everything = ["notebook", "lab", "nbclassic", "vscode", "theia", "rstudio"]
+    assert list(settings.parse("").offered_workspaces()) == everything
+    own = "workspaces: {types: {marimo: {title: Marimo, path: /marimo/, memory: 300M}}%s}\n"
+    current = settings.parse(own % "")
+    assert list(current.offered_workspaces()) == [*everything, "marimo"]
+    marimo = current.offered_workspaces()["marimo"]
+    assert (marimo.title, marimo.path, marimo.memory, marimo.program) == ("Marimo", "marimo/", 300 << 20, False)
+    current = settings.parse(own % ", offered: [vscode, lab]" + "courses: {bio101: {workspaces: [marimo, lab]}}")
+    assert list(current.offered_workspaces()) == ["vscode", "lab"]
+    assert list(current.offered_workspaces("other")) == ["vscode", "lab"]
+    assert list(current.offered_workspaces("bio101")) == ["marimo", "lab"]

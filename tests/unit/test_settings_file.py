@@ -20,8 +20,8 @@ from illumidesk.settings import Settings
 
 SHIPPED = data("config", "config.yaml").read_text("utf-8")
 KEYS = settings.known_keys()
-MAPPING = "sign_in.lti.roles"  # is changed in an editor
-LEAVES = [key for key in KEYS if key != MAPPING and not any(other.startswith(f"{key}.") for other in KEYS)]
+MAPPINGS = ("sign_in.lti.roles", "courses", "workspaces.types")  # are changed in an editor
+LEAVES = [key for key in KEYS if key not in MAPPINGS and not any(other.startswith(f"{key}.") for other in KEYS)]
 VALUES = {bool: ["true", "no"], int: ["80", "8080"], float: ["0.5", "2"], str: ["default", "other"], tuple: ["[]"]}
 
 
@@ -32,6 +32,10 @@ def values_for(key: str) -> list[str]:
         return ["0", "45m", "1d"]
     if key.endswith(".nbgrader"):
         return ["[]", "[formgrader]", "[assignment-list, course-list]"]
+    if key == "workspaces.ask":
+        return ["never", "always"]
+    if key == "workspaces.offered":
+        return ["[]", "[lab]", "[vscode, lab]"]
     if key.endswith("min_password_length"):
         return ["1", "64"]
     if key.endswith("memory_percent"):
@@ -85,12 +89,41 @@ def test_unsetting_a_key_of_the_shipped_file_removes_its_line_only(key: str) -> 
     assert settings.parse(after) == Settings()
 
 
-def test_a_key_that_is_a_mapping_is_not_set_but_may_be_unset() -> None:
+@pytest.mark.parametrize("key", MAPPINGS)
+def test_a_key_that_is_a_mapping_is_not_set_but_may_be_unset(key: str) -> None:
     with pytest.raises(IllumiDeskError, match="takes one value"):
-        settings_file.parse_value(MAPPING, "{Mentor: ta}")
-    after = yaml_edit.without_value(SHIPPED, MAPPING)
+        settings_file.parse_value(key, "{Mentor: ta}")
+    after = yaml_edit.without_value(SHIPPED, key)
     assert settings.parse(after) == Settings()
-    assert settings_file.plain_value(Settings(), MAPPING) == settings_file.typed_value(Settings(), MAPPING)
+    assert settings_file.plain_value(Settings(), key) == settings_file.typed_value(Settings(), key)
+
+
+def test_what_a_course_has_is_set_key_by_key(path: Path) -> None:
+    settings_file.set_value(path, "courses.bio101.environment", "course-bio101")
+    settings_file.set_value(path, "courses.2024.workspaces", "[lab, vscode]")
+    settings_file.set_value(path, "courses.2024.workspace", "lab")
+    assert len(lines_changed(SHIPPED, path.read_text())) == 2
+    current = settings.load(path)
+    assert current.course("bio101").environment == "course-bio101"
+    assert (current.course("2024").workspaces, current.course("2024").workspace) == (("lab", "vscode"), "lab")
+    assert settings_file.plain_value(current, "courses.2024.workspaces") == ["lab", "vscode"]
+    assert settings_file.plain_value(current, "courses.none.environment") == ""
+    assert settings_file.plain_value(current, "courses")["bio101"]["environment"] == "course-bio101"
+    assert settings_file.typed_value(current, "courses")["2024"]["workspace"] == "lab"
+    assert settings.validate(settings_file.plain_values(current)) == current
+    assert settings_file.unset_value(path, "courses.bio101.environment")
+    assert settings.load(path).course("bio101") == settings.Course()
+    assert not settings_file.unset_value(path, "courses.bio101.environment")
+    assert settings_file.unset_value(path, "courses.2024")
+    assert settings.load(path).course("2024") == settings.Course()
+
+
+def test_what_a_course_has_is_set_in_a_file_that_names_others(path: Path) -> None:
+    path.write_text("courses:\n  # mine\n  chem: {workspace: lab}\n\nidle:\n  servers: 1h\n")
+    settings_file.set_value(path, "courses.bio101.environment", "course-bio101")
+    assert "# mine" in path.read_text()
+    current = settings.load(path)
+    assert (current.course("chem").workspace, current.course("bio101").environment) == ("lab", "course-bio101")
 
 
 @options(max_examples=25, deadline=None)  # reading YAML in Python is slow
@@ -205,6 +238,20 @@ def test_what_is_no_settings_file_is_refused(text: str) -> None:
         ("sign_in.local.open_signup", "2024", "sign_in.local.open_signup cannot be", "true or false"),
         ("roles.learner.nbgrader", "[formgradr]", "cannot be 'formgradr'", "formgrader"),
         ("roles.learner.nbgrader", "formgrader", "cannot be 'formgrader'", "list"),
+        ("courses.bio101", "lab", "courses.bio101 is a section", "courses.bio101.environment"),
+        (
+            "courses.bio101.enviroment",
+            "x",
+            "there is no setting courses.bio101.enviroment",
+            "courses.bio101.environment",
+        ),
+        ("courses.bio101.environment.x", "x", "there is no setting", ""),
+        ("courses.Bio.environment", "x", "not a valid course id", "lower-case"),
+        ("courses.bio101.environment", "../x", "courses.bio101.environment cannot be '../x'", "lower-case"),
+        ("courses.bio101.workspace", "vscod", "courses.bio101.workspace cannot be 'vscod'", "vscode"),
+        ("courses.bio101.workspaces", "[vscod]", "courses.bio101.workspaces cannot be 'vscod'", "vscode"),
+        ("workspaces.offered", "[x y]", "give a name", ""),
+        ("workspaces.types.lab.title", "x", "choose another", ""),
         ("roles.learner.environment", "../x", "roles.learner.environment cannot be '../x'", "lower-case"),
     ],
 )
@@ -387,6 +434,9 @@ def test_an_environment_that_is_not_built_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IllumiDeskError) as caught:
         settings_file.check_environments(settings.parse("roles: {learner: {environment: xyz}}"), paths)
     assert caught.value.hint == "there is default, tools"
+    settings_file.check_environments(settings.parse("courses: {bio101: {}, chem: {environment: default}}"), paths)
+    with pytest.raises(IllumiDeskError, match=r"courses\.bio101\.environment cannot be 'defalt'"):
+        settings_file.check_environments(settings.parse("courses: {bio101: {environment: defalt}}"), paths)
 
 
 def nested(key: str, value: object) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""What people work in: pages of their server, and the programs behind some of them."""
