@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.integration.conftest import Stack
-from tests.support.person import Person, Refused
+from tests.support.person import Person
 
 
 @pytest.fixture(scope="module")
@@ -306,9 +306,5 @@ def post_choice(person: Person, choice: str) -> requests.Response:
 
 def default_page(person: Person) -> str:
     """The page that the person's server opens first."""
-    person.get(f"{person.base}api/status")
-    try:
-        person.open_server("api/status")
-    except Refused as refused:
-        raise AssertionError(refused.response.text) from refused
+    person.open_server("tree")
     return urlsplit(person.get(person.base, allow_redirects=False).headers["Location"]).path
