@@ -15,6 +15,7 @@ from tornado.ioloop import PeriodicCallback
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub.classroom import Classroom
 from illumidesk.hub.pages import courses_of, services_of
+from illumidesk.hub.workspace_pages import workspaces_of
 from illumidesk.paths import Paths
 from illumidesk.registry.store import database_problem
 from illumidesk.settings import load
@@ -37,7 +38,8 @@ class IllumiDeskHub(JupyterHub):  # type: ignore[misc]
 
     def init_tornado_settings(self) -> None:
         """Give handlers, spawners and templates the classroom."""
-        self.template_vars.update(services=partial(services_of, self), courses=partial(courses_of, self))
+        for name, values_of in (("services", services_of), ("courses", courses_of), ("workspaces", workspaces_of)):
+            self.template_vars[name] = partial(values_of, self)
         super().init_tornado_settings()
         self.tornado_settings["classroom"] = self.classroom
 

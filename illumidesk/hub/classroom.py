@@ -560,7 +560,7 @@ class Classroom:
         if not self.units.is_active(names.grader_unit(course_id)):
             # What a newer version keeps in the grader's home.
             await self.supervisor.ensure_course(course_id)
-            role = self.settings.role("grader")
+            environment = self.settings.environment_of("grader", course_id)
             limits = self.settings.limits_of("grader")
             socket = self.paths.grader_socket(course_id)
             # Autograding needs the packages that the course's students have.
@@ -570,7 +570,7 @@ class Classroom:
                 environment=environment,
                 arguments=server_arguments(
                     socket,
-                    role,
+                    self.settings.role("grader").default_url,
                     idle_server=self.settings.idle.graders,
                     idle_kernel=self.settings.idle.graders,
                 ),

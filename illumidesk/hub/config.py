@@ -16,9 +16,10 @@ from illumidesk.hub.launches import Pending, launch_handlers
 from illumidesk.hub.pages import page_handlers
 from illumidesk.hub.registration import registration_handlers
 from illumidesk.hub.roster_pages import roster_api_handlers, roster_page_handlers
+from illumidesk.hub.workspace_pages import user_redirect, workspace_page_handlers
 from illumidesk.paths import Paths, data, socket_url
 from illumidesk.settings import Settings, in_url, load
-from illumidesk.spawners import IllumiDeskRoleSystemdSpawner
+from illumidesk.spawners import IllumiDeskWorkspaceSystemdSpawner
 
 
 def configure(c: Any, paths: Paths | None = None, settings: Settings | None = None) -> None:
@@ -66,7 +67,7 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     c.LocalAuthenticator.open_signup = settings.sign_in.local.open_signup
     c.LocalAuthenticator.min_password_length = settings.sign_in.local.min_password_length
 
-    c.JupyterHub.spawner_class = IllumiDeskRoleSystemdSpawner
+    c.JupyterHub.spawner_class = IllumiDeskWorkspaceSystemdSpawner
     c.Spawner.env_keep = []
     # With the time in the queue: a class of 300 on two cores.
     c.Spawner.start_timeout = 900
@@ -93,6 +94,7 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
         }
     ]
     c.JupyterHub.template_paths = [str(data("config", "templates"))]
+    c.JupyterHub.user_redirect_hook = user_redirect
     shared = {"pending": Pending()}
     c.JupyterHub.extra_handlers = [
         *page_handlers,
@@ -100,6 +102,7 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
         *extension_page_handlers,
         *roster_page_handlers,
         *environment_page_handlers,
+        *workspace_page_handlers,
         *api_handlers,
         *grade_api_handlers,
         *roster_api_handlers,

@@ -15,9 +15,11 @@ from urllib.parse import quote, urlencode
 from jupyterhub.utils import url_path_join
 
 from illumidesk.errors import IllumiDeskError
-from illumidesk.lti.deep_linking import WORKSPACE_TITLES, Choice, Kind, reply_11, reply_13
+from illumidesk.lti.deep_linking import Choice, Kind, reply_11, reply_13
 from illumidesk.lti.errors import TOOL_ADMIN, LTIError
-from illumidesk.lti.launch import WORKSPACE_PAGES, DeepLinking
+from illumidesk.lti.launch import DeepLinking
+from illumidesk.spawners.choice import startable
+from illumidesk.workspaces.types import WorkspaceType
 
 if TYPE_CHECKING:
     from illumidesk.hub.launches import LTIHandler
@@ -63,7 +65,7 @@ async def answer(handler: LTIHandler, form: Mapping[str, str]) -> None:
     choice = None
     if not form.get("cancel"):
         try:
-            choice = _choice(form)
+            choice = _choice(form, _workspaces(handler, picking))
             choice.check()
         except IllumiDeskError as problem:
             handler.set_status(problem.status)
@@ -95,7 +97,13 @@ async def _reply(handler: LTIHandler, picking: Picking, choice: Choice | None) -
     return {"JWT": reply_13(picking.asked, choice, platform=platform, url=url, key=key)}
 
 
-def _choice(form: Mapping[str, str]) -> Choice:
+def _workspaces(handler: LTIHandler, picking: Picking) -> dict[str, WorkspaceType]:
+    """What the course's people may start."""
+    classroom = handler.classroom
+    return startable(classroom.settings, classroom.paths.workspaces, picking.course_id)
+
+
+def _choice(form: Mapping[str, str], workspaces: Mapping[str, WorkspaceType]) -> Choice:
     """What the form says, not yet checked."""
 
     def typed(name: str) -> str:
@@ -112,6 +120,7 @@ def _choice(form: Mapping[str, str]) -> Choice:
         repository=typed("repository"),
         branch=typed("branch"),
         path=typed("repository_file" if kind == "git" else "file"),
+        workspaces=workspaces,
     )
 
 
@@ -128,7 +137,7 @@ async def _show(
     values: dict[str, Any] = {
         "ticket": ticket,
         "course": (course.title if course else "") or picking.course_id,
-        "workspaces": {name: WORKSPACE_TITLES.get(name, name) for name in sorted(WORKSPACE_PAGES)},
+        "workspaces": {name: one.title for name, one in _workspaces(handler, picking).items()},
         "released": released,
         "typed": typed,
         "problem": problem,

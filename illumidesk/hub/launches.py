@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -28,12 +29,12 @@ from illumidesk.authenticators.lti import LTIAuthenticator
 from illumidesk.errors import IllumiDeskError
 from illumidesk.hub import deep_linking
 from illumidesk.hub.classroom import Classroom
-from illumidesk.hub.pages import grader_url
+from illumidesk.hub.pages import grader_url, workspace_url
 from illumidesk.lti import v13
 from illumidesk.lti.deep_linking import assignment_of
 from illumidesk.lti.errors import TOOL_ADMIN, LTIError
 from illumidesk.lti.keys import key_set
-from illumidesk.lti.launch import Launch
+from illumidesk.lti.launch import WORKSPACES, Launch
 from illumidesk.registry import Platform
 from illumidesk.registry.store import database_problem
 
@@ -206,13 +207,25 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
         """
         assignment = assignment_of(launch)
         if not assignment:
-            return launch.next_url
+            return self._for_course(launch.next_url)
         if self.course_id is None:
             return "/hub/user-redirect/lab"
         if launch.role in ("instructor", "ta"):
             return grader_url(self.course_id)
         query = urlencode({"course": self.course_id, "name": assignment}, quote_via=quote)
-        return f"/hub/user-redirect/illumidesk/assignment?{query}"
+        return self._for_course(f"/hub/user-redirect/illumidesk/assignment?{query}")
+
+    def _for_course(self, target: str) -> str:
+        """`target`, by way of the page that starts servers for a course where that matters."""
+        parts = urlsplit(target)
+        if self.course_id is None:
+            return target
+        if parts.path.startswith(WORKSPACES) and not parts.query:
+            return f"{target}?{urlencode({'course': self.course_id})}"
+        own = self.course_id in self.classroom.settings.courses
+        if own and re.match(r"(/hub)?/user(-redirect)?/|$", parts.path):
+            return workspace_url(self.course_id, target)
+        return target
 
     async def go(self, ticket: Ticket) -> None:
         """Sign the person in, in this window."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.scopes import get_scopes_for
@@ -97,8 +98,10 @@ def services_of(app: Any, user: Any) -> list[ServiceLink]:
 
 
 def courses_of(app: Any, user: Any) -> list[dict[str, str]]:
-    """The courses on somebody's home page: id, title, role and, for those who may open them, the addresses of the
-    grader and of the page about packages.
+    """The courses on somebody's home page: id, title, role and addresses.
+
+    The grader's and that of the page about packages are there for those who may open them, the workspace's where the
+    course has something for itself.
     """
     if user is None:
         return []
@@ -113,6 +116,7 @@ def courses_of(app: Any, user: Any) -> list[dict[str, str]]:
             "environment": url_path_join(app.hub.base_url, f"courses/{course_id}/environment")
             if role == "instructor"
             else "",
+            "workspace": workspace_url(course_id) if course_id in app.classroom.settings.courses else "",
         }
         for course_id, role in registry.memberships(user.name)
     ]
@@ -121,6 +125,12 @@ def courses_of(app: Any, user: Any) -> list[dict[str, str]]:
 def grader_url(course_id: str) -> str:
     """Where a course's formgrader opens, in JupyterLab."""
     return f"/services/{names.check_course_id(course_id)}/lab?formgrader=true"
+
+
+def workspace_url(course_id: str, page: str = "") -> str:
+    """Where a person's server opens for a course; `page` is a path of this host, or "" for what the settings say."""
+    query = urlencode({"course": names.check_course_id(course_id), **({"next": page} if page else {})})
+    return f"/hub/workspaces?{query}"
 
 
 def _title(title: str, course_id: str) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -20,9 +20,10 @@ from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.lti.errors import LMS_ADMIN, TEACHER, LTIError, shown
 from illumidesk.lti.keys import Key, sign
-from illumidesk.lti.launch import WORKSPACE_PAGES, DeepLinking, Launch, first_text, one_line
+from illumidesk.lti.launch import WORKSPACES, DeepLinking, Launch, first_text, one_line
 from illumidesk.lti.v11 import Consumer
 from illumidesk.lti.v13 import CLAIM, Platform
+from illumidesk.workspaces.types import BUILT_IN, WorkspaceType
 
 Kind = Literal["workspace", "assignment", "git", "file"]
 
@@ -37,9 +38,6 @@ SCORE_MAXIMUM = 100
 MAX_TITLE = 255
 MAX_URL = 1000
 
-#: What people call the types of workspaces.
-WORKSPACE_TITLES: Mapping[str, str] = {"lab": "JupyterLab", "notebook": "Notebook"}
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -48,11 +46,12 @@ class Choice:
     Attributes:
         kind: which of the others count.
         title: what the platform shows; "" for one made of the rest.
-        workspace_type: one of `WORKSPACE_PAGES`.
+        workspace_type: the name of one of `workspaces`.
         assignment: the name of an nbgrader assignment.
         repository: the address of a git repository, for nbgitpuller.
         branch: its branch; "" for its own default.
         path: a file, from the top of the repository or the person's home; may be "" for a repository.
+        workspaces: the types of workspaces that may be chosen, by name.
     """
 
     kind: Kind
@@ -62,6 +61,7 @@ class Choice:
     repository: str = ""
     branch: str = ""
     path: str = ""
+    workspaces: Mapping[str, WorkspaceType] = field(default_factory=lambda: BUILT_IN, repr=False, compare=False)
 
     def check(self) -> None:
         """Nothing, where a link may open this.
@@ -72,7 +72,7 @@ class Choice:
         if len(self.title) > MAX_TITLE or not self.title.isprintable():
             raise _wrong(f"the title must be one line of at most {MAX_TITLE} characters")
         if self.kind == "workspace":
-            if self.workspace_type not in WORKSPACE_PAGES:
+            if self.workspace_type not in self.workspaces:
                 raise _wrong(f"there is no workspace type {shown(self.workspace_type)!r}")
         elif self.kind == "assignment":
             _check_assignment(self.assignment)
@@ -89,7 +89,7 @@ class Choice:
         """What the platform shows of the link."""
         last = self.path.rstrip("/").rpartition("/")[2]
         made = {
-            "workspace": WORKSPACE_TITLES.get(self.workspace_type, self.workspace_type),
+            "workspace": self.workspaces[self.workspace_type].title if self.kind == "workspace" else "",
             "assignment": self.assignment,
             "git": last or self.repository.rstrip("/").rpartition("/")[2].removesuffix(".git"),
             "file": last,
@@ -157,7 +157,8 @@ def assignment_of(launch: Launch) -> str:
         LTIError: where the name is none.
     """
     name = first_text([launch.custom.get("assignment")])
-    if not name or launch.next_url not in _START_PAGES:
+    elsewhere = launch.next_url not in _START_PAGES and not launch.next_url.startswith(WORKSPACES)
+    if not name or elsewhere:
         return ""
     try:
         return names.check_assignment(name)
@@ -171,7 +172,7 @@ def assignment_of(launch: Launch) -> str:
         ) from None
 
 
-_START_PAGES = frozenset({"", *(f"/hub/user-redirect/{page}" for page in WORKSPACE_PAGES.values())})
+_START_PAGES = frozenset({"", *(f"/hub/user-redirect/{one.path}" for one in BUILT_IN.values())})
 
 
 # The answer

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 from illumidesk.lti.errors import LMS_ADMIN, LTIError, shown
 from illumidesk.registry import MemberRole
@@ -14,8 +14,10 @@ from illumidesk.registry import MemberRole
 #: From the least to the most able.
 _RANK: tuple[MemberRole, ...] = ("student", "ta", "instructor")
 
-#: Where a workspace type is in a person's server; a type that is not here opens the page that settings name.
-WORKSPACE_PAGES: Mapping[str, str] = {"notebook": "tree", "lab": "lab"}
+#: Where the hub has its pages of workspaces.
+WORKSPACES = "/hub/workspaces/"
+#: Longest name of a workspace type that is looked at.
+_MAX_WORKSPACE = 64
 
 MAX_NEXT = 8192
 
@@ -198,8 +200,22 @@ def next_of(*, given: Iterable[str], target: str, workspace_type: str, own: str)
         for name in ("next", "custom_next"):
             if inside.get(name, "").strip():
                 return local_path(inside[name], own)
-    page = WORKSPACE_PAGES.get(workspace_type or inside.get("workspace_type", ""))
-    return f"/hub/user-redirect/{page}" if page else ""
+    return workspace_path(workspace_type or inside.get("workspace_type", ""))
+
+
+def workspace_path(workspace_type: str) -> str:
+    """The page of the hub that starts somebody's server, where it does not run, and leads to that workspace.
+
+    Which types there are is the hub's to say, which knows the settings: an unknown one is Notebook there.
+
+    Args:
+        workspace_type: as a platform sent it; "" is none.
+
+    Returns:
+        a path of this host; "" where nothing is asked for.
+    """
+    name = workspace_type.strip()[:_MAX_WORKSPACE]
+    return f"{WORKSPACES}{quote(name, safe='')}" if name else ""
 
 
 def local_path(text: str, own: str) -> str:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
 from systemdspawner import SystemdSpawner
+from traitlets import default
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.paths import socket_url
 from illumidesk.settings import Limits, Settings
-from illumidesk.spawners.choice import RoleChoice, server_arguments, server_variables
+from illumidesk.spawners.choice import RoleChoice, WorkspaceChoice, server_arguments, server_variables
 
 #: Seconds that one start may hold its turn.
 TURN = 30.0
@@ -200,8 +201,8 @@ class IllumiDeskRoleSystemdSpawner(RoleChoice, SupervisedSystemdSpawner):
         return role
 
     def environment_name(self) -> str:
-        """The environment of the role."""
-        return self.settings_now.role(self.chosen_role()).environment
+        """The environment that was chosen."""
+        return self.chosen_environment()
 
     def limits(self) -> Limits:
         """The limits of the role."""
@@ -213,7 +214,7 @@ class IllumiDeskRoleSystemdSpawner(RoleChoice, SupervisedSystemdSpawner):
         return [
             *server_arguments(
                 self.socket,
-                settings.role(self.chosen_role()),
+                self.chosen_page(),
                 idle_server=settings.idle.servers,
                 idle_kernel=settings.idle.kernels,
             ),
@@ -241,3 +242,59 @@ class IllumiDeskRoleSystemdSpawner(RoleChoice, SupervisedSystemdSpawner):
         if limits.cpu:
             env["CPU_LIMIT"] = json.dumps(limits.cpu)
         return env
+
+
+class IllumiDeskWorkspaceSystemdSpawner(WorkspaceChoice, IllumiDeskRoleSystemdSpawner):
+    """Picks the workspace that opens, and what the course has for itself, beside what the role gives.
+
+    `user_options` may hold `workspace_type` and `course`: from the page that asks, a query, a link or JupyterHub's API.
+    """
+
+    #: The environment from which the running server was started; "" where none runs, or an earlier version started it.
+    environment_in_use = ""
+
+    @property
+    def memberships(self) -> Sequence[tuple[str, Any]]:
+        """This person's courses, with what they are in them."""
+        memberships: Sequence[tuple[str, Any]] = self.classroom.registry.memberships(self.user.name)
+        return memberships
+
+    @property
+    def programs(self) -> Path:
+        """Where programs of workspaces are."""
+        folder: Path = self.classroom.paths.workspaces
+        return folder
+
+    @default("options_form")
+    def _ask(self) -> Callable[[Any], str]:
+        return type(self).choice_page
+
+    @default("apply_user_options")
+    def _take_choice(self) -> Callable[[Any, Any], None]:
+        return _for_this_start
+
+    async def _start_unit(self) -> None:
+        self.environment_in_use = self.environment_name()
+        await super()._start_unit()
+
+    def get_state(self) -> dict[str, Any]:
+        """What a restarted hub must know of a running server."""
+        state: dict[str, Any] = super().get_state()
+        if self.environment_in_use:
+            state["environment"] = self.environment_in_use
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Know it again."""
+        super().load_state(state)
+        self.environment_in_use = str(state.get("environment", ""))
+
+    def clear_state(self) -> None:
+        """It has stopped."""
+        super().clear_state()
+        self.environment_in_use = ""
+
+
+def _for_this_start(spawner: Any, _: Any) -> None:
+    """A choice is for one start. JupyterHub would use it again at the next one that says nothing."""
+    spawner.orm_spawner.user_options = {}

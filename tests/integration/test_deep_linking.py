@@ -153,8 +153,8 @@ REPOSITORY = "https://git.example.edu/intro/week 1.git".replace(" ", "%20")
 @pytest.mark.parametrize(
     ("typed", "title", "opens"),
     [
-        ({"kind": "workspace", "workspace_type": "lab"}, "JupyterLab", "/hub/user-redirect/lab"),
-        ({"kind": "workspace", "workspace_type": "notebook"}, "Notebook", "/hub/user-redirect/tree"),
+        ({"kind": "workspace", "workspace_type": "lab"}, "JupyterLab", "/hub/workspaces/lab?course=COURSE"),
+        ({"kind": "workspace", "workspace_type": "notebook"}, "Notebook", "/hub/workspaces/notebook?course=COURSE"),
         (
             {"kind": "git", "repository": REPOSITORY, "branch": "main", "repository_file": "a b/ü.ipynb"},
             "ü.ipynb",
@@ -177,8 +177,9 @@ def test_a_link_opens_what_was_chosen(
     (item,) = items_of(stack, platform, version, answer)
     assert item["title"] == title
     assert browser.name() == ""
+    (course,) = made(stack)[1]
     for who in ("teacher", "student"):
-        assert open_link(stack, platform, version, who, item) == opens
+        assert open_link(stack, platform, version, who, item) == opens.replace("COURSE", course)
 
 
 @VERSIONS

@@ -401,7 +401,7 @@ NO_PII = {"name": None, "given_name": None, "family_name": None, "email": None, 
             {"next_url": "/hub/user-redirect/git-pull?repo=a%2Fb&app=lab"},
         ),
         ({"target_link_uri": f"{OWN}/hub/user-redirect/lab?x=%20"}, {"next_url": "/hub/user-redirect/lab?x=%20"}),
-        ({"custom": {"workspace_type": "notebook"}}, {"next_url": "/hub/user-redirect/tree"}),
+        ({"custom": {"workspace_type": "notebook"}}, {"next_url": "/hub/workspaces/notebook"}),
     ],
 )
 async def test_good_launches(platform: LMS, verify: Verify, changes: dict[str, Any], said: dict[str, Any]) -> None:

@@ -82,7 +82,8 @@ def test_a_repository_reaches_nbgitpuller_whole() -> None:
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        (Choice("workspace", workspace_type="vscode"), "no workspace type"),
+        (Choice("workspace", workspace_type="emacs"), "no workspace type"),
+        (Choice("workspace", workspace_type="vscode", workspaces={}), "no workspace type"),
         (Choice("workspace"), "no workspace type"),
         (Choice("workspace", workspace_type="lab", title="x" * 256), "title"),
         (Choice("workspace", workspace_type="lab", title="a\nb"), "title"),
