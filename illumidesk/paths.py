@@ -154,6 +154,11 @@ class Paths:
         return self.opt / "envs"
 
     @property
+    def workspaces(self) -> Path:
+        """Programs that people work in, for all of them: `NAME` is a link to where the program is."""
+        return self.opt / "workspaces"
+
+    @property
     def roles(self) -> Path:
         """A folder per role that goes on JUPYTER_CONFIG_PATH and switches nbgrader's pages."""
         return self.opt / "roles"

@@ -27,6 +27,7 @@ from illumidesk.cli.status import status
 from illumidesk.cli.uninstall import uninstall
 from illumidesk.cli.user import user
 from illumidesk.cli.version import version
+from illumidesk.cli.workspace import workspace
 from illumidesk.errors import IllumiDeskError
 
 
@@ -53,6 +54,7 @@ for command in (
     roster,
     extension,
     env,
+    workspace,
     lti,
     https,
     logs,

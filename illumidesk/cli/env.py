@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from illumidesk.cli.base import Group, confirm_by_typing, json_option, yes_option
+from illumidesk.cli.base import Group, building, confirm_by_typing, json_option, yes_option
 
 if TYPE_CHECKING:
     from illumidesk.host.environments import Environment
-    from illumidesk.host.steps import Progress
     from illumidesk.host.users_environments import Found
     from illumidesk.paths import Paths
     from illumidesk.settings import Settings
@@ -136,7 +134,7 @@ def create(name: str | None, file: Path | None, channels: tuple[str, ...], locke
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, new = users_environments.create(
             name, paths, progress, file=_absolute(file), channels=_checked(channels), locked=locked
         )
@@ -158,7 +156,7 @@ def update(name: str, file: Path | None, channels: tuple[str, ...], locked: bool
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, new = users_environments.update(
             name, paths, progress, file=_absolute(file), channels=_checked(channels), locked=locked
         )
@@ -172,7 +170,7 @@ def clone(name: str, new: str) -> None:
     """Make an environment NEW with exactly the packages of NAME."""
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         environment, made = users_environments.clone(name, new, paths, progress)
     _built(environment, "is ready" if made else "was there already", paths)
 
@@ -264,35 +262,11 @@ def register(name: str, folder: Path, with_server: bool) -> None:
     """
     from illumidesk.host import users_environments
 
-    with _building() as (paths, progress):
+    with building() as (paths, progress):
         real = users_environments.register(name, folder.absolute(), paths, progress, with_server=with_server)
     click.echo(f"The environment {name} is {real}")
     if not users_environments.find(name, paths, None).serves:
         click.echo("People's servers cannot run from it: it has no jupyterhub-singleuser. See --with-server.", err=True)
-
-
-@contextmanager
-def _building() -> Iterator[tuple[Paths, Progress]]:
-    """What a command that builds needs: root, the log, steps on standard error, and a tool's last words on failure."""
-    import sys
-
-    from illumidesk.cli.base import clean, require_root
-    from illumidesk.host.steps import Progress, StepError, open_log
-    from illumidesk.paths import Paths
-
-    require_root()
-    paths = Paths.current()
-    with open_log(paths) as log:
-        progress = Progress(log, sys.stderr)
-        try:
-            yield paths, progress
-        except StepError as error:
-            for line in error.tail:
-                click.echo(f"    {clean(line)}", err=True)
-            click.echo(f"The whole log is in {log.name}.", err=True)
-            raise
-        for note in progress.notes:
-            click.echo(f"Note: {clean(note)}", err=True)
 
 
 def _built(environment: Environment, how: str, paths: Paths) -> None:
