@@ -35,7 +35,7 @@ def list_(as_json: bool) -> None:
         print_json([_as_dict(one) for one in found])
         return
     print_table(
-        ["Name", "Program", "State", "Version", "Disk", "Extensions", "Address"],
+        ["Name", "Program", "State", "Version", "Disk", "Extensions"],
         [
             (
                 one.type.name,
@@ -44,7 +44,6 @@ def list_(as_json: bool) -> None:
                 one.version or None,
                 size(programs.disk(one)),
                 one.extensions or None,
-                f"/user-redirect/{one.type.name}",
             )
             for one in found
         ],

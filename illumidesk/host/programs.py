@@ -15,7 +15,7 @@ import subprocess
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -58,16 +58,16 @@ class NodeProgram:
     Args:
         name: the workspace type.
         packages: Debian packages that its build takes.
-        entry: the program that Node runs, in the build.
         extensions: where extensions for everybody lie, in the build.
         manifest: tells its version, in the build.
+        trial: what Node is told, to see that a build works.
     """
 
     name: str
     packages: tuple[str, ...]
-    entry: str
     extensions: str
     manifest: str
+    trial: tuple[str, ...]
 
 
 _COMPILER = ("build-essential", "pkg-config", "python3")
@@ -76,13 +76,17 @@ NODE_PROGRAMS = {
     for program in (
         NodeProgram(
             "vscode",
-            (*_COMPILER, "libkrb5-dev"),
-            "node_modules/code-server/out/node/entry.js",
-            "node_modules/code-server/lib/vscode/extensions",
-            "node_modules/code-server/package.json",
+            packages=(*_COMPILER, "libkrb5-dev"),
+            extensions="node_modules/code-server/lib/vscode/extensions",
+            manifest="node_modules/code-server/package.json",
+            trial=("node_modules/code-server/out/node/entry.js", "--version"),
         ),
         NodeProgram(
-            "theia", (*_COMPILER, "libsecret-1-dev"), "lib/backend/main.js", "extensions", "installed-version.json"
+            "theia",
+            packages=(*_COMPILER, "libsecret-1-dev"),
+            extensions="extensions",
+            manifest="package.json",
+            trial=("--check", "lib/backend/main.js"),
         ),
     )
 }
@@ -210,21 +214,19 @@ def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths:
     env |= {"npm_config_nodedir": str(wheel), "PUPPETEER_SKIP_DOWNLOAD": "1", "NODE_OPTIONS": ""}
     progress.tell("downloading and compiling")
     npm: list[str | Path] = [node, npm_cli(wheel), "ci", "--no-audit", "--no-fund", "--no-update-notifier"]
-    progress.run([*npm, "--omit=dev"], what=f"building {program.name}", env=env, cwd=build)
-    _FINISH[program.name](build, env, progress)
+    progress.run(npm, what=f"building {program.name}", env=env, cwd=build)
+    if program.name == "theia":
+        _bundle_theia(build, env, progress)
     prune(build, (build / "prune.txt").read_text("utf-8"))
     for file in extensions:
         progress.record(f"extension {file.name}")
         unpack_extension(file, build / program.extensions)
     shutil.rmtree(tools)
-    progress.run([node, build / program.entry, "--version"], what=f"trying {program.name}", env=env)
+    progress.run([node, *program.trial], what=f"trying {program.name}", env=env, cwd=build)
 
 
-def _finish_vscode(build: Path, env: dict[str, str], progress: Progress) -> None:
-    del build, env, progress
-
-
-def _finish_theia(build: Path, env: dict[str, str], progress: Progress) -> None:
+def _bundle_theia(build: Path, env: dict[str, str], progress: Progress) -> None:
+    """Make `lib` of Theia's packages; it is all that runs then."""
     progress.tell("bundling")
     progress.run(
         [build / "bin/node", build / "node_modules/.bin/theia", "build", "--mode", "production"],
@@ -232,12 +234,7 @@ def _finish_theia(build: Path, env: dict[str, str], progress: Progress) -> None:
         env=env,
         cwd=build,
     )
-
-
-_FINISH: dict[str, Callable[[Path, dict[str, str], Progress], None]] = {
-    "vscode": _finish_vscode,
-    "theia": _finish_theia,
-}
+    (build / "extensions").mkdir()
 
 
 def prune(build: Path, patterns: str) -> None:

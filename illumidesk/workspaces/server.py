@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import html
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -130,7 +131,8 @@ def _proxy(workspace: WorkspaceType, place: Place) -> tuple[type, dict[str, Any]
     def prepared() -> list[str]:
         nonlocal command
         place.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = COMMANDS[workspace.name](place)
+        # The build itself: the link may lead elsewhere while this runs.
+        command = COMMANDS[workspace.name](replace(place, prefix=place.prefix.resolve()))
         return [_literal(word) for word in command.arguments]
 
     def variables() -> dict[str, str]:

@@ -19,18 +19,20 @@ NAME = "student1"
 FILE = f"/home/{NAME}/hello.py"
 
 
+expect.set_options(timeout=60_000)
+
+
 def picture(page: Page, name: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=Path(PICTURES / f"{name}.png"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(classroom: Classroom) -> None:
-    """The programs are there before the student's server starts, which looks for them then."""
-    ensure_program(classroom, "vscode")
-    ensure_program(classroom, "theia")
-    ensure_rstudio(classroom)
-    classroom.cli("user", "stop", NAME, check=False)
+def have(classroom: Classroom, name: str) -> None:
+    """Have a program; a server looks for them when it starts."""
+    there = {one["name"]: one["state"] for one in classroom.cli_json("workspace", "list")}
+    if there[name] != "ready":
+        ensure_rstudio(classroom) if name == "rstudio" else ensure_program(classroom, name)
+        classroom.cli("user", "stop", NAME, check=False)
 
 
 @pytest.fixture
@@ -63,10 +65,11 @@ def wait_for_file(classroom: Classroom, file: str, text: str) -> None:
 
 
 def test_vscode(page: Page, classroom: Classroom) -> None:
+    have(classroom, "vscode")
     enter(page, "vscode")
     expect(page.locator(".monaco-workbench")).to_be_visible(timeout=180_000)
     page.get_by_role("treeitem", name="hello.py").first.dblclick()
-    editor = page.locator(".editor-instance .monaco-editor").first
+    editor = page.locator(".editor-instance .view-lines").first
     expect(editor).to_contain_text("print(1)")
     editor.click()
     page.keyboard.press("Control+A")
@@ -85,12 +88,13 @@ def test_vscode(page: Page, classroom: Classroom) -> None:
 
 
 def test_theia(page: Page, classroom: Classroom) -> None:
+    have(classroom, "theia")
     enter(page, "theia")
     expect(page.locator("#theia-app-shell")).to_be_visible(timeout=180_000)
     explorer = page.locator("#files")
     expect(explorer.get_by_text("hello.py")).to_be_visible(timeout=60_000)
     explorer.get_by_text("hello.py").dblclick()
-    editor = page.locator(".theia-editor .monaco-editor").first
+    editor = page.locator(".theia-editor .view-lines").first
     expect(editor).to_contain_text("print(1)")
     editor.click()
     page.keyboard.press("Control+A")
@@ -109,6 +113,7 @@ def test_theia(page: Page, classroom: Classroom) -> None:
 
 @pytest.mark.parametrize(("path", "opened"), [("lab", "lab/tree/hello.py"), ("tree", "edit/hello.py")])
 def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: str) -> None:
+    have(classroom, "vscode")
     enter(page, f"{opened}?reset")
     editor = page.locator(".jp-FileEditor .cm-content").first
     expect(editor).to_contain_text("print(1)", timeout=180_000)
@@ -133,7 +138,8 @@ def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: s
     picture(page, f"workspace-{path}")
 
 
-def test_rstudio_stand_in(page: Page) -> None:
+def test_rstudio_stand_in(page: Page, classroom: Classroom) -> None:
+    have(classroom, "rstudio")
     enter(page, "rstudio")
     expect(page.get_by_role("heading", name="RStudio stand-in")).to_be_visible(timeout=60_000)
     # It was redirected within its own path, as the real one does.
