@@ -155,7 +155,7 @@ class Paths:
 
     @property
     def workspaces(self) -> Path:
-        """Programs that people work in, for all of them: `NAME` is a link to where the program is."""
+        """Programs of workspaces; `NAME` is a link to the build in use."""
         return self.opt / "workspaces"
 
     @property

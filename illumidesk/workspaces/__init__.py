@@ -1,1 +1,1 @@
-"""What people work in: notebooks, JupyterLab, and programs that run behind their server."""
+"""What people work in: pages of their server, and the programs behind some of them."""

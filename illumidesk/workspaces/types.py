@@ -1,4 +1,4 @@
-"""The types of workspace that there are."""
+"""The types of workspaces: what is where in a person's server. Pure; no JupyterHub, and no host but for `installed`."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-_MIB = 1024 * 1024
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class WorkspaceType:
-    """A type of workspace.
+    """What somebody may work in.
 
-    Args:
-        name: in settings, links and on the command line.
-        title: for people.
-        path: where it is below a person's server.
-        memory: bytes that it takes idle, beside the server's own; a hint.
-        program: whether it is a program of its own that is installed for the machine.
+    Attributes:
+        name: as links and settings have it.
+        title: as people read it.
+        path: its page in a person's server, relative to the server's own address.
+        memory: bytes that it takes once it is open, the person's server included; a hint, 0 is unknown.
+        program: whether it needs a program of its own (`illumidesk workspace install NAME`).
     """
 
     name: str
     title: str
     path: str
-    memory: int
-    program: bool
+    memory: int = 0
+    program: bool = False
 
 
+#: The types that IllumiDesk knows, in the order in which people see them.
 BUILT_IN: Mapping[str, WorkspaceType] = MappingProxyType(
     {
         one.name: one
         for one in (
-            WorkspaceType("notebook", "Notebook", "tree", 0, False),
-            WorkspaceType("lab", "JupyterLab", "lab", 0, False),
-            WorkspaceType("vscode", "VS Code", "vscode/", 433 * _MIB, True),
-            WorkspaceType("theia", "Theia", "theia/", 386 * _MIB, True),
-            WorkspaceType("rstudio", "RStudio", "rstudio/", 300 * _MIB, True),
+            WorkspaceType("notebook", "Notebook", "tree", 140 * _MIB),
+            WorkspaceType("lab", "JupyterLab", "lab", 140 * _MIB),
+            WorkspaceType("nbclassic", "Classic Notebook", "nbclassic/tree", 140 * _MIB),
+            WorkspaceType("vscode", "VS Code", "vscode/", 570 * _MIB, program=True),
+            WorkspaceType("theia", "Theia", "theia/", 520 * _MIB, program=True),
+            WorkspaceType("rstudio", "RStudio", "rstudio/", program=True),
         )
     }
 )
 
 
-def installed(folder: Path, workspace: WorkspaceType) -> bool:
-    """Whether a type can be had.
+def installed(folder: Path, type: WorkspaceType) -> bool:
+    """Whether people's servers have it.
 
     Args:
-        folder: `Paths.workspaces`.
-        workspace: the type.
+        folder: where programs are (`Paths.workspaces`); `NAME` in it is a link to a complete build.
+        type: a program is looked for there; anything else is a page that every server has.
     """
-    return not workspace.program or (folder / workspace.name).exists()
+    return not type.program or (folder / type.name).is_dir()

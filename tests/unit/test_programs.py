@@ -49,6 +49,8 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     paths.proxy_program.symlink_to("builds/proxy-1")
     paths.state.mkdir(parents=True)
     monkeypatch.setattr(programs, "_ensure_debian_packages", lambda *_: None)
+    # Builds of its own name: a throwaway machine on this host may run one of the usual name.
+    monkeypatch.setattr(programs, "_LAYOUT", str(tmp_path))
     return paths
 
 
