@@ -6,12 +6,14 @@ package of its vendor's, which is not redistributed: an administrator names it w
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -192,7 +194,8 @@ def _digest(program: NodeProgram, extensions: Sequence[Path]) -> str:
     sources = sorted(data("config", "workspaces", program.name).iterdir())
     wanted = [(file.name, file.read_text("utf-8")) for file in (*sources, data("config", "proxy", "node.txt"))]
     digests = [_sha256(file) for file in extensions]
-    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, digests]))
+    languages = _code_server() if program.name == "theia" else None
+    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, digests, languages]))
 
 
 def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths: Paths, progress: Progress) -> None:
@@ -216,7 +219,7 @@ def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths:
     npm: list[str | Path] = [node, npm_cli(wheel), "ci", "--no-audit", "--no-fund", "--no-update-notifier"]
     progress.run(npm, what=f"building {program.name}", env=env, cwd=build)
     if program.name == "theia":
-        _bundle_theia(build, env, progress)
+        _bundle_theia(build, env, paths, progress)
     prune(build, (build / "prune.txt").read_text("utf-8"))
     for file in extensions:
         progress.record(f"extension {file.name}")
@@ -225,8 +228,8 @@ def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths:
     progress.run([node, *program.trial], what=f"trying {program.name}", env=env, cwd=build)
 
 
-def _bundle_theia(build: Path, env: dict[str, str], progress: Progress) -> None:
-    """Make `lib` of Theia's packages; it is all that runs then."""
+def _bundle_theia(build: Path, env: dict[str, str], paths: Paths, progress: Progress) -> None:
+    """Make `lib` of Theia's packages, which is all that runs then, and add languages."""
     progress.tell("bundling")
     progress.run(
         [build / "bin/node", build / "node_modules/.bin/theia", "build", "--mode", "production"],
@@ -234,7 +237,53 @@ def _bundle_theia(build: Path, env: dict[str, str], progress: Progress) -> None:
         env=env,
         cwd=build,
     )
-    (build / "extensions").mkdir()
+    version, integrity = _code_server()
+    pack: list[str | Path] = [build / "bin/node", npm_cli(node_wheel(paths)), "pack", f"code-server@{version}"]
+    progress.run([*pack, "--ignore-scripts"], what="downloading languages", env=env, cwd=build / ".tools")
+    add_languages(build / f".tools/code-server-{version}.tgz", integrity, build / "extensions")
+
+
+def _code_server() -> tuple[str, str]:
+    """Version and checksum of the VS Code that this IllumiDesk has."""
+    lock = json.loads(data("config", "workspaces", "vscode", "package-lock.json").read_text("utf-8"))
+    package = lock["packages"]["node_modules/code-server"]
+    return package["version"], package["integrity"]
+
+
+def add_languages(archive: Path, integrity: str, folder: Path) -> None:
+    """Unpack what colours the usual languages: those of VS Code's own extensions that are grammars and no program.
+
+    Args:
+        archive: code-server's npm package.
+        integrity: its checksum, as npm's lock files have it.
+        folder: where the extensions go.
+
+    Raises:
+        StepError: where the checksum is another one.
+    """
+    with archive.open("rb") as opened:
+        found = base64.b64encode(hashlib.file_digest(opened, "sha512").digest()).decode()
+    if integrity != f"sha512-{found}":
+        raise StepError(f"{archive.name} is not what its checksum says")
+    with tarfile.open(archive) as opened_archive:
+        members = {PurePosixPath(member.name): member for member in opened_archive if member.isfile()}
+
+        def read(path: PurePosixPath) -> bytes:
+            content = opened_archive.extractfile(members[path])
+            return content.read() if content is not None else b""
+
+        languages = set()
+        for path in members:
+            if path.match("package/lib/vscode/extensions/*/package.json"):
+                manifest = json.loads(read(path))
+                if "grammars" in manifest.get("contributes", {}) and not {"main", "browser"} & manifest.keys():
+                    languages.add(path.parent)
+        for path in members:
+            home = PurePosixPath(*path.parts[:5])
+            if home in languages and ".." not in path.parts:
+                place = folder / path.relative_to("package/lib/vscode/extensions")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(read(path))
 
 
 def prune(build: Path, patterns: str) -> None:
@@ -555,6 +604,7 @@ __all__ = [
     "MARKER",
     "NODE_PROGRAMS",
     "Found",
+    "add_languages",
     "check_name",
     "check_node_program",
     "disk",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import platform
 import re
 import stat
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -212,6 +216,32 @@ def test_prune_keeps_what_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "bin/link").symlink_to("/nowhere")
     programs.prune(tmp_path, "# a comment\n\nbin/*\n!bin/linux-{machine}\n")
     assert [one.name for one in (tmp_path / "bin").iterdir()] == [f"linux-{machine}"]
+
+
+def test_languages_are_what_is_no_program(tmp_path: Path) -> None:
+    package = tmp_path / "code-server.tgz"
+    inside = "package/lib/vscode/extensions"
+    grammars = {"contributes": {"grammars": []}}
+    with tarfile.open(package, "w:gz") as archive:
+        for path, text in {
+            f"{inside}/python/package.json": json.dumps(grammars),
+            f"{inside}/python/syntaxes/python.json": "{}",
+            f"{inside}/git/package.json": json.dumps(grammars | {"main": "./out/main.js"}),
+            f"{inside}/theme/package.json": json.dumps({"contributes": {"themes": []}}),
+            f"{inside}/python/../../../evil": "x",
+            "package/package.json": "{}",
+        }.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    integrity = "sha512-" + base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+    programs.add_languages(package, integrity, tmp_path / "extensions")
+    found = sorted(str(file.relative_to(tmp_path / "extensions")) for file in (tmp_path / "extensions").rglob("*.json"))
+    assert found == ["python/package.json", "python/syntaxes/python.json"]
+    assert not list(tmp_path.rglob("evil"))
+    with pytest.raises(StepError, match="not what its checksum says"):
+        programs.add_languages(package, "sha512-x", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("name", ["vscode", "theia"])
