@@ -27,6 +27,7 @@ Installs IllumiDesk, or upgrades it when run again. Needs root.
 
   --admin NAME         an administrator of the hub (default at the first installation: admin)
   --course ID          make this course, with the administrator as its instructor (repeatable)
+  --with PROGRAMS      programs to work in, beside notebooks: vscode, theia or both with a comma between
   --no-demo            no demo course intro101 with instructor1 and student1
   --http-port PORT     the public port (default 80; kept in /etc/illumidesk/config.yaml)
   --version VERSION    install this release from PyPI
@@ -36,8 +37,8 @@ Installs IllumiDesk, or upgrades it when run again. Needs root.
   --yes                do not ask
   --help               this text
 
-Each flag is also a variable: ILLUMIDESK_ADMIN, ILLUMIDESK_COURSE (several with spaces between), ILLUMIDESK_NO_DEMO=1,
-ILLUMIDESK_HTTP_PORT, ILLUMIDESK_VERSION, ILLUMIDESK_FROM, ILLUMIDESK_REFRESH=1, ILLUMIDESK_FORCE_UNSUPPORTED=1,
+Each flag is also a variable: ILLUMIDESK_ADMIN, ILLUMIDESK_COURSE (several with spaces between), ILLUMIDESK_WITH,
+ILLUMIDESK_NO_DEMO=1, ILLUMIDESK_HTTP_PORT, ILLUMIDESK_VERSION, ILLUMIDESK_FROM, ILLUMIDESK_REFRESH=1, ILLUMIDESK_FORCE_UNSUPPORTED=1,
 ILLUMIDESK_YES=1.
 USAGE
 }
@@ -53,6 +54,7 @@ stop() {
 
 parse_options() {
     ADMIN=${ILLUMIDESK_ADMIN:-}
+    WITH=${ILLUMIDESK_WITH:-}
     NO_DEMO=${ILLUMIDESK_NO_DEMO:-}
     HTTP_PORT=${ILLUMIDESK_HTTP_PORT:-}
     VERSION=${ILLUMIDESK_VERSION:-}
@@ -71,11 +73,12 @@ parse_options() {
                 set -- "$flag" "$rest" "$@"
                 continue
                 ;;
-            --admin | --course | --http-port | --version | --from)
+            --admin | --course | --with | --http-port | --version | --from)
                 if [ $# -lt 2 ] || [ -z "$2" ]; then stop "$1 needs a value" "install.sh --help lists every flag"; fi
                 case $1 in
                     --admin) ADMIN=$2 ;;
                     --course) COURSES+=("$2") ;;
+                    --with) WITH=${WITH:+$WITH,}$2 ;;
                     --http-port) HTTP_PORT=$2 ;;
                     --version) VERSION=$2 ;;
                     --from) FROM=$2 ;;
@@ -106,6 +109,10 @@ check_options() {
                 "use up to 23 lower-case letters, digits, - and _, starting and ending with a letter or digit"
         fi
     done
+    if [[ ! $WITH =~ ^((vscode|theia)(,(vscode|theia))*)?$ ]]; then
+        stop "--with takes vscode, theia or both with a comma between, not '$WITH'" \
+            "RStudio is installed later: illumidesk workspace install rstudio"
+    fi
     if [ -n "$HTTP_PORT" ] && ! valid_port "$HTTP_PORT"; then
         stop "'$HTTP_PORT' is not a port" "use a number from 1 to 65535"
     fi
@@ -499,6 +506,7 @@ main() {
 
     if [ -n "$ADMIN" ]; then arguments+=(--admin "$ADMIN"); fi
     for course in "${COURSES[@]}"; do arguments+=(--course "$course"); done
+    if [ -n "$WITH" ]; then arguments+=(--with "$WITH"); fi
     if [ -n "$NO_DEMO" ]; then arguments+=(--no-demo); fi
     if [ -n "$HTTP_PORT" ]; then arguments+=(--http-port "$HTTP_PORT"); fi
     if [ -n "$REFRESH" ]; then arguments+=(--refresh); fi

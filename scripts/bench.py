@@ -2,6 +2,7 @@
 
     scripts/bench grades                 300 grades in one send, to a platform on this machine
     scripts/bench grades --students 50
+    scripts/bench workspaces --machine M memory of each workspace, on a machine where vscode and theia are installed
     scripts/bench paint                  from the click in an LMS to a notebook, in Chromium: seconds and bytes
 
 Figures are of this machine; compare them with figures of the same run only.
@@ -179,6 +180,16 @@ def paint(rounds: int) -> dict[str, Any]:
     return {"rounds": rounds, **result}
 
 
+def workspaces(machine: str, port: int) -> dict[str, Any]:
+    """Memory of each workspace."""
+    from benchmarks.workspaces import measure
+    from machine import Machine
+
+    from tests.support.classroom import Classroom
+
+    return measure(Classroom(Machine.attach(machine), port))
+
+
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -187,8 +198,14 @@ def main() -> None:
     of_grades.add_argument("--students", type=int, default=300)
     of_paint = kinds.add_parser("paint", help="first and second opening of Lab in a browser")
     of_paint.add_argument("--rounds", type=int, default=3)
+    of_workspaces = kinds.add_parser("workspaces", help="memory of each workspace with its page open")
+    of_workspaces.add_argument("--machine", required=True, help="an installed throwaway machine with vscode and theia")
+    of_workspaces.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
-    result = paint(arguments.rounds) if arguments.kind == "paint" else grades(arguments.students)
+    if arguments.kind == "workspaces":
+        result = workspaces(arguments.machine, arguments.port)
+    else:
+        result = paint(arguments.rounds) if arguments.kind == "paint" else grades(arguments.students)
     folder = ROOT / "artefacts" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     about = {

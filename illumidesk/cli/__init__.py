@@ -28,6 +28,7 @@ from illumidesk.cli.status import status
 from illumidesk.cli.uninstall import uninstall
 from illumidesk.cli.user import user
 from illumidesk.cli.version import version
+from illumidesk.cli.workspace import workspace
 from illumidesk.errors import IllumiDeskError
 
 
@@ -55,6 +56,7 @@ for command in (
     extension,
     env,
     kernel,
+    workspace,
     lti,
     https,
     logs,

@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from illumidesk.errors import IllumiDeskError
+
+if TYPE_CHECKING:
+    from illumidesk.host.steps import Progress
+    from illumidesk.paths import Paths
 
 #: Characters of an error that are shown: one that quotes what somebody pasted must not fill the screen.
 _LONGEST = 2000
@@ -108,3 +113,24 @@ def for_each(items: Iterable[str], action: Callable[[str], str]) -> None:
             f"{len(failed)} of {len(items)} failed: {', '.join(failed)}",
             hint="the others are done; once this is mended the same command may be run again",
         )
+
+
+@contextmanager
+def building() -> Iterator[tuple[Paths, Progress]]:
+    """What a command that builds needs: root, the log, steps on standard error, and a tool's last words on failure."""
+    from illumidesk.host.steps import Progress, StepError, open_log
+    from illumidesk.paths import Paths
+
+    require_root()
+    paths = Paths.current()
+    with open_log(paths) as log:
+        progress = Progress(log, sys.stderr)
+        try:
+            yield paths, progress
+        except StepError as error:
+            for line in error.tail:
+                click.echo(f"    {clean(line)}", err=True)
+            click.echo(f"The whole log is in {log.name}.", err=True)
+            raise
+        for note in progress.notes:
+            click.echo(f"Note: {clean(note)}", err=True)

@@ -98,7 +98,7 @@ def add(course_id: str, packages: tuple[str, ...], requested: bool, base: str) -
     It is built beside the one in use, and made where there is none. Where a package cannot be had, everything stays
     as it was. Requests for these packages are granted by it.
     """
-    from illumidesk.cli.env import building
+    from illumidesk.cli.base import building
     from illumidesk.host import course_environments
     from illumidesk.host.hub_client import HubClient
     from illumidesk.requirements import check_requirements, package_name
@@ -121,7 +121,7 @@ def add(course_id: str, packages: tuple[str, ...], requested: bool, base: str) -
 @_pass_course
 def remove(course_id: str, packages: tuple[str, ...]) -> None:
     """Remove packages that were added for a course."""
-    from illumidesk.cli.env import building
+    from illumidesk.cli.base import building
     from illumidesk.host import course_environments
 
     with building() as (paths, progress):

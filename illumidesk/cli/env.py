@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from illumidesk.cli.base import Group, confirm_by_typing, json_option, yes_option
+from illumidesk.cli.base import Group, building, confirm_by_typing, json_option, yes_option
 
 if TYPE_CHECKING:
     from illumidesk.host.environments import Environment
-    from illumidesk.host.steps import Progress
     from illumidesk.host.users_environments import Found
     from illumidesk.paths import Paths
     from illumidesk.settings import Settings
@@ -296,30 +294,6 @@ def requests(as_json: bool) -> None:
     else:
         print_requests(waiting)
         click.echo(f"\nNext: illumidesk course env {waiting[0]['course_id']} add --requested")
-
-
-@contextmanager
-def building() -> Iterator[tuple[Paths, Progress]]:
-    """What a command that builds needs: root, the log, steps on standard error, and a tool's last words on failure."""
-    import sys
-
-    from illumidesk.cli.base import clean, require_root
-    from illumidesk.host.steps import Progress, StepError, open_log
-    from illumidesk.paths import Paths
-
-    require_root()
-    paths = Paths.current()
-    with open_log(paths) as log:
-        progress = Progress(log, sys.stderr)
-        try:
-            yield paths, progress
-        except StepError as error:
-            for line in error.tail:
-                click.echo(f"    {clean(line)}", err=True)
-            click.echo(f"The whole log is in {log.name}.", err=True)
-            raise
-        for note in progress.notes:
-            click.echo(f"Note: {clean(note)}", err=True)
 
 
 def _built(environment: Environment, how: str, paths: Paths) -> None:

@@ -46,7 +46,7 @@ def install(language: str) -> None:
 
     Every server, from whichever environment, has it at once. It may be run again.
     """
-    from illumidesk.cli.env import building
+    from illumidesk.cli.base import building
     from illumidesk.host import apt
 
     with building() as (_, progress), progress.step(f"{language.upper()} from the distribution"):
@@ -61,7 +61,7 @@ def remove(language: str) -> None:
 
     The language itself stays until `sudo apt-get autoremove`.
     """
-    from illumidesk.cli.env import building
+    from illumidesk.cli.base import building
     from illumidesk.host import apt
 
     with building() as (_, progress), progress.step(f"Removing the kernel {language.upper()}"):

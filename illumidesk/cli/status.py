@@ -12,6 +12,7 @@ from illumidesk.cli.base import clean, json_option
 if TYPE_CHECKING:
     from illumidesk.cli.units import Unit
     from illumidesk.host.hub_client import Course, User
+    from illumidesk.paths import Paths
 
 #: Seconds over which processor use is measured.
 _INTERVAL = 0.5
@@ -77,6 +78,7 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
         },
         # Without systemd it is not known what is in use.
         "room": asdict(left) if units else None,
+        "workspaces": _workspaces(Paths.current()),
         "people_online": sum(person["is_running"] for person in people),
         "people": people,
         "courses": _courses([unit for unit in units if unit.kind == "grader"], people, courses),
@@ -84,7 +86,15 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
     }
 
 
-def _ask_hub(paths: Any) -> tuple[dict[str, Any], list[Course], list[User]]:
+def _workspaces(paths: Paths) -> list[dict[str, Any]]:
+    """The programs that people can work in beside notebooks, and why one that was looked for is not there."""
+    from illumidesk.host import programs
+
+    found = [programs.find(name, paths) for name in programs.program_names()]
+    return [{"name": one.type.name, "state": one.state, "version": one.version, "note": one.note} for one in found]
+
+
+def _ask_hub(paths: Paths) -> tuple[dict[str, Any], list[Course], list[User]]:
     from illumidesk.errors import IllumiDeskError
     from illumidesk.host.hub_client import HubClient
 
@@ -190,6 +200,11 @@ def _print(report: dict[str, Any]) -> None:
     click.echo()
     _print_host(report["host"], report["class"], report["room"])
     click.echo()
+    for row in report["workspaces"]:
+        if row["state"] != "absent":
+            version = f" {row['version']}" if row["version"] else ""
+            outdated = "" if row["state"] == "ready" else f" ({row['state']}: {row['note']})"
+            click.echo(clean(f"Workspace {row['name']}{version}{outdated}"))
     click.echo(f"{_count(report['people_online'], 'person', 'people')} online")
     if report["people"]:
         print_table(

@@ -190,7 +190,7 @@ def ensure_environment(
             if wanted:
                 _build_environment(environment, build, paths, progress, pins)
     except (OSError, IllumiDeskError) as error:
-        raise _explained(error, environment.name) from None
+        raise explained(error, f"the environment {environment.name}") from None
     if keep_same and is_current(link, digest) and _same_lock(link, build):
         shutil.rmtree(build)
         if before_swap is not None:
@@ -412,19 +412,24 @@ def _keep_lock(environment: Environment, build: Path) -> None:
     (build / LOCK).write_text(locks.dump(locks.freeze(build, environment)), "utf-8")
 
 
-def _explained(error: OSError | IllumiDeskError, name: str) -> IllumiDeskError:
-    """What went wrong in a build, for people."""
+def explained(error: OSError | IllumiDeskError, what: str) -> IllumiDeskError:
+    """What went wrong in a build, for people.
+
+    Args:
+        error: as it was raised.
+        what: what was built: "the environment default".
+    """
     said = "\n".join(getattr(error, "tail", ())) if isinstance(error, IllumiDeskError) else ""
     if getattr(error, "errno", None) == errno.ENOSPC or re.search(r"No space left on device|os error 28\b", said):
         return StepError(
-            f"the disk is full: the environment {name} could not be built",
+            f"the disk is full: {what} could not be built",
             hint="free some space (a build takes about as much as the environment that it takes the place of); "
             "what is in use was left as it is",
         )
     if isinstance(error, IllumiDeskError):
         return error
     where = f"{error.filename}: " if error.filename else ""
-    return StepError(f"the environment {name} could not be built: {where}{error.strerror or error}")
+    return StepError(f"{what} could not be built: {where}{error.strerror or error}")
 
 
 # Builds
@@ -508,8 +513,8 @@ def remove_old_builds(paths: Paths) -> list[str]:
 
 
 def _links(paths: Paths) -> list[Path]:
-    users = sorted(paths.environments.iterdir()) if paths.environments.is_dir() else []
-    return [paths.hub_environment, paths.proxy_program, *users]
+    folders = [folder for folder in (paths.environments, paths.workspaces) if folder.is_dir()]
+    return [paths.hub_environment, paths.proxy_program, *(link for folder in folders for link in folder.iterdir())]
 
 
 def _used_by_processes(builds: Sequence[str]) -> set[str]:
@@ -531,7 +536,7 @@ def _used_by_processes(builds: Sequence[str]) -> set[str]:
 
 
 def _end_builders(build: Path) -> None:
-    """End what an interrupted build left running: uv outlives an `illumidesk` that was killed.
+    """End what an interrupted build left running: uv and npm outlive an `illumidesk` that was killed.
 
     Only processes of this account, so no server of a person's.
     """
@@ -542,7 +547,10 @@ def _end_builders(build: Path) -> None:
             if not process.name.isdigit() or int(process.name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
-                if process.stat().st_uid == os.geteuid() and mark in (process / "cmdline").read_bytes():
+                if process.stat().st_uid != os.geteuid():
+                    continue
+                # A compiler is told no whole path; it works in the build.
+                if mark in (process / "cmdline").read_bytes() + bytes((process / "cwd").readlink()) + b"/":
                     os.kill(int(process.name), signal.SIGKILL)
                     found = True
         if not found:
@@ -725,6 +733,7 @@ __all__ = [
     "building",
     "compress_static",
     "ensure_environment",
+    "explained",
     "install_server",
     "is_current",
     "keep_wheel",

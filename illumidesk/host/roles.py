@@ -10,6 +10,7 @@ import json
 from illumidesk.host.conffiles import write_file
 from illumidesk.paths import Paths
 from illumidesk.settings import NBGRADER_PARTS, Roles, Settings
+from illumidesk.workspaces.types import BUILT_IN, installed
 
 #: The server halves of nbgrader's parts (`create-assignment` lives in the browser alone). The course list's is
 #: ours: nbgrader's own asks JupyterHub over TCP.
@@ -34,6 +35,11 @@ _SHARED = "illumidesk.grader.shared"
 #: nbgitpuller's links; ours loads nbgitpuller's own extension.
 _GIT = "illumidesk.grader.git_pull"
 _GIT_REPLACED = "nbgitpuller"
+#: The programs of workspaces; ours takes jupyter-server-proxy's handlers, and leaves out its `proxy/PORT`.
+_PROGRAMS = "illumidesk.workspaces.server"
+_PROGRAMS_REPLACED = "jupyter_server_proxy"
+#: Shows them in JupyterLab's launcher.
+_PROGRAMS_PAGES = "@jupyterhub/jupyter-server-proxy"
 #: Parts of JupyterLab that nobody sees: its question about news from the Internet, and the debugger, which would open a
 #: TCP port to every account (config/ipython says more).
 _OFF = ("@jupyterlab/apputils-extension:announcements", "@jupyterlab/debugger-extension")
@@ -45,22 +51,27 @@ _GRADEBOOK = "illumidesk.grader.gradebook"
 def ensure_roles(settings: Settings, paths: Paths) -> bool:
     """Write the folders of all roles; whether anything changed. A running server keeps what it began with."""
     changed = False
+    programs = any(installed(paths.workspaces, one) for one in BUILT_IN.values() if one.program)
     for role in Roles.model_fields:
         shown = getattr(settings.roles, role).nbgrader
         folder = paths.roles / role
-        for name, content in role_files(shown, grader=role == "grader", git_folders=settings.git.folders).items():
+        files = role_files(shown, grader=role == "grader", git_folders=settings.git.folders, programs=programs)
+        for name, content in files.items():
             text = json.dumps(content, indent=2, sort_keys=True) + "\n"
             changed |= write_file(folder / name, text.encode())
     return changed
 
 
-def role_files(shown: tuple[str, ...], *, grader: bool = False, git_folders: tuple[str, ...] = ()) -> dict[str, object]:
+def role_files(
+    shown: tuple[str, ...], *, grader: bool = False, git_folders: tuple[str, ...] = (), programs: bool = False
+) -> dict[str, object]:
     """The files of a role's folder, by relative path.
 
     Args:
         shown: the parts of nbgrader (settings.NBGRADER_PARTS) that the role sees.
         grader: whether it is the role of courses' graders.
         git_folders: folders of this machine from which links may fetch git repositories.
+        programs: whether any program of a workspace is installed.
     """
     pages = {f"@jupyter/nbgrader:{part}": part not in shown for part in NBGRADER_PARTS}
     servers = {_REPLACED: False, _GRADEBOOK: grader} | {module: part in shown for part, module in _SERVER_PARTS.items()}
@@ -69,6 +80,9 @@ def role_files(shown: tuple[str, ...], *, grader: bool = False, git_folders: tup
     if "formgrader" in shown:
         # The formgrader is a page in a frame of JupyterLab, and JupyterHub forbids frames. This server's own may.
         server["tornado_settings"] = {"headers": {"Content-Security-Policy": "frame-ancestors 'self'"}}
+    # A course's grader is one account for several people, and has no programs.
+    servers |= {_PROGRAMS: not grader, _PROGRAMS_REPLACED: False}
+    pages[_PROGRAMS_PAGES] = grader or not programs
     servers |= {_ALWAYS: True, _COMPRESSION: True, _SHARED: True, _GIT: True, _GIT_REPLACED: False} | {
         module: part in shown for module, part in _OURS.items()
     }

@@ -19,6 +19,7 @@ from illumidesk.host.conffiles import remove_conffile
 from illumidesk.host.environments import lock
 from illumidesk.host.https import forget_certbot
 from illumidesk.host.memory import remove_zram
+from illumidesk.host.programs import loud_unit
 from illumidesk.host.ssh import remove_ssh_rule
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths
@@ -54,6 +55,7 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
         with progress.step("Removing service accounts"):
             _remove_service_accounts(paths, progress, purge=purge)
         with progress.step("Removing programs"):
+            loud_unit(paths, progress)
             _remove_link(paths)
             # Last: this very program runs from there.
             _remove(paths.opt)

@@ -193,6 +193,8 @@ def test_roles(paths: Paths) -> None:
         "illumidesk.grader.shared": True,
         "illumidesk.grader.git_pull": True,
         "nbgitpuller": False,
+        "illumidesk.workspaces.server": True,
+        "jupyter_server_proxy": False,
     }
     config = json.loads((paths.roles / "grader/jupyter_server_config.d/zz-nbgrader-role.json").read_text())
     assert config["ServerApp"]["jpserver_extensions"]["illumidesk.grader.gradebook"] is True
