@@ -25,7 +25,7 @@ from illumidesk.workspaces.types import BUILT_IN, WorkspaceType, installed
 
 #: Seconds until a program must answer: on a machine where a whole class opens it at once.
 READY_TIMEOUT = 120.0
-#: Messages of browsers that are no longer than this are signs of life: VS Code's protocol has heads of 13 bytes, and
+#: Messages that are no longer than this are signs of life: VS Code's protocol has heads of 13 bytes, and
 #: an acknowledgement or a keep-alive is nothing but a head; Theia's socket.io answers a ping with one byte.
 _NO_WORK = 13
 
@@ -159,14 +159,24 @@ def _proxy(workspace: WorkspaceType, place: Place) -> tuple[type, dict[str, Any]
                 del self.state["proc"]
             await super().ensure_process()
 
+        # Of a websocket's messages those that carry something count as activity. jupyter-server-proxy would count all.
+
         def on_message(self, message: str | bytes) -> None:
-            """Pass a browser's message on; signs of life do not keep an idle server from stopping."""
-            self._worked = len(message) > _NO_WORK
+            """Pass on what the page sends."""
+            self._count(message)
             super().on_message(message)
-            self._worked = True
+
+        def write_message(self, message: str | bytes, binary: bool = False) -> Any:
+            """Pass on what the program sends: the output of a long computation counts, too."""
+            self._count(message)
+            return super().write_message(message, binary)
+
+        def _count(self, message: str | bytes) -> None:
+            if len(message) > _NO_WORK:
+                super()._record_activity()
 
         def _record_activity(self) -> None:
-            if getattr(self, "_worked", True):
+            if self.request.headers.get("Upgrade", "").lower() != "websocket":
                 super()._record_activity()
 
     return Handler, arguments

@@ -91,6 +91,7 @@ def test_theia(page: Page, classroom: Classroom) -> None:
     have(classroom, "theia")
     enter(page, "theia")
     expect(page.locator("#theia-app-shell")).to_be_visible(timeout=180_000)
+    page.locator("#shell-tab-explorer-view-container").click()
     explorer = page.locator("#files")
     expect(explorer.get_by_text("hello.py")).to_be_visible(timeout=60_000)
     explorer.get_by_text("hello.py").dblclick()
