@@ -128,6 +128,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
             cpu=limits.cpu,
             tasks=limits.tasks,
             properties=self.unit_extra_properties,
+            fork_server=self.classroom.settings.fork_server.enabled,
         )
 
     async def _wait_until_listening(self) -> None:

@@ -87,6 +87,8 @@ class SystemdUnits:
     async def start_server(self, launch: Launch) -> None:
         """See `Units`."""
         properties = sandbox.server_properties(launch, self._paths)
+        if launch.fork_server:
+            await self._ensure_listening(launch.fork_server)
         for attempt in range(40):
             try:
                 await self._job(
@@ -100,6 +102,13 @@ class SystemdUnits:
                 if attempt == 39:
                     raise _foreign(launch.unit) from None
             await asyncio.sleep(0.05)
+
+    async def _ensure_listening(self, environment: str) -> None:
+        """Have systemd listen for an environment's fork server. Without it, the unit starts the ordinary way."""
+        try:
+            await self._manager("StartUnit", "ss", f"illumidesk-forkserver@{environment}.socket", "replace")
+        except _DBusError as error:
+            log.warning("the fork server of %s cannot be started: %s", environment, error)
 
     async def start_grader(self, launch: Launch) -> None:
         """See `Units`."""

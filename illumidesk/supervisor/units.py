@@ -83,6 +83,7 @@ class Launch:
         limits: what it may use.
         properties: what an administrator set besides.
         writable: folders outside the home that it may write, as far as their modes let it.
+        fork_server: the environment whose fork server to ask first; empty: none.
     """
 
     unit: str
@@ -95,6 +96,7 @@ class Launch:
     limits: Limits
     properties: Properties = field(default_factory=Properties)
     writable: tuple[Path, ...] = ()
+    fork_server: str = ""
 
 
 class Units(Protocol):

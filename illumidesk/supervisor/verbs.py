@@ -118,7 +118,10 @@ class Supervisor:
             account = await self._on_files(lambda: self._accounts.person(request.name))
             writable = await self._on_files(lambda: self._courses.writable(account))
             launch = dataclasses.replace(
-                self._launch(unit, account, request, socket), properties=request.properties, writable=writable
+                self._launch(unit, account, request, socket),
+                properties=request.properties,
+                writable=writable,
+                fork_server=request.environment if request.fork_server else "",
             )
             await self._stop(unit)
             await self._on_files(lambda: self._courses.forget_running(account))
