@@ -3,6 +3,7 @@
     scripts/bench grades                 300 grades in one send, to a platform on this machine
     scripts/bench grades --students 50
     scripts/bench paint                  from the click in an LMS to a notebook, in Chromium: seconds and bytes
+    scripts/bench start                  20 servers at once on a throwaway machine, forked and by themselves (root)
 
 Figures are of this machine; compare them with figures of the same run only.
 """
@@ -27,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import bench_start  # noqa: E402
 
 from illumidesk.grades.deliver import deliver  # noqa: E402
 from illumidesk.grades.sender import Sender  # noqa: E402
@@ -187,8 +190,18 @@ def main() -> None:
     of_grades.add_argument("--students", type=int, default=300)
     of_paint = kinds.add_parser("paint", help="first and second opening of Lab in a browser")
     of_paint.add_argument("--rounds", type=int, default=3)
+    of_start = kinds.add_parser("start", help="people's servers, forked and by themselves")
+    of_start.add_argument("--servers", type=int, default=20)
+    of_start.add_argument("--machine", default="", help="an installed machine; made and thrown away by default")
+    of_start.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
-    result = paint(arguments.rounds) if arguments.kind == "paint" else grades(arguments.students)
+    match arguments.kind:
+        case "paint":
+            result = paint(arguments.rounds)
+        case "start":
+            result = bench_start.start(arguments.servers, arguments.machine, arguments.port)
+        case _:
+            result = grades(arguments.students)
     folder = ROOT / "artefacts" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     about = {

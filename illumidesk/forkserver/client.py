@@ -40,14 +40,15 @@ def unpack(message: bytes) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
     return arguments, dict(pair.split(b"=", 1) for pair in pairs), folder
 
 
-def notify(*lines: str, wait: bool = False) -> None:
+def notify(*lines: str, wait: bool = False, address: str | None = None) -> None:
     """Tell systemd; see sd_notify(3). Below another init it does nothing.
 
     Args:
         lines: such as `READY=1`.
         wait: return only when systemd has taken it in.
+        address: where it listens; what it has told this process by default.
     """
-    address = os.environ.get("NOTIFY_SOCKET", "")
+    address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
     if not address:
         return
     if address.startswith("@"):

@@ -17,6 +17,7 @@ from typing import Any
 
 from illumidesk.forkserver import linux
 from illumidesk.forkserver.caller import Refused
+from illumidesk.forkserver.personal import Environment, Place
 
 #: Variables that Python and its loader read when they begin, before anybody could set them anew.
 _EARLY = ("LANG", "LC_ALL", "LC_CTYPE", "GLIBC_TUNABLES")
@@ -40,8 +41,13 @@ class Program:
     streams: list[int]
 
 
-def check(program: Program, own_program: str) -> None:
+def check(program: Program, own_program: str, loaded: Environment) -> None:
     """See that forking gives what starting would.
+
+    Args:
+        program: what the person's unit was to run.
+        own_program: the one that is loaded.
+        loaded: with what its modules were.
 
     Raises:
         Refused: where it would not.
@@ -51,8 +57,11 @@ def check(program: Program, own_program: str) -> None:
     variables = {os.fsdecode(name): os.fsdecode(value) for name, value in program.variables.items()}
     for name in {*variables, *_EARLY}:
         early = name in _EARLY or name.startswith(_EARLY_PREFIXES)
-        if early and variables.get(name) != os.environ.get(name):
+        if early and variables.get(name) != loaded.values.get(name):
             raise Refused(f"the variable {name} is set")
+    differing = loaded.differing(variables)
+    if differing:
+        raise Refused(f"modules were loaded with another {', '.join(differing)}")
     packages = Path(_user_site(variables.get("HOME", "")))
     if packages.is_dir() and any(packages.iterdir()):
         raise Refused(f"there are packages in {packages}")
@@ -63,7 +72,7 @@ def _user_site(home: str) -> str:
     return f"{home}/.local/lib/python{version}/site-packages"
 
 
-def take_over(program: Program) -> None:
+def take_over(program: Program, places: list[Place]) -> None:
     """Be that program, as far as Python can see, and share no randomness with other forks."""
     for number, stream in enumerate(program.streams):
         os.dup2(stream, number)
@@ -80,6 +89,8 @@ def take_over(program: Program) -> None:
     with contextlib.suppress(OSError):  # only for `ps` to show
         linux.set_name(Path(sys.argv[0]).name)
         linux.set_command_line([os.fsencode(sys.executable), *program.arguments])
+    for place in places:
+        place.put_right(dict(os.environ))
     # Computed anew, from the person's home.
     site.USER_BASE = site.USER_SITE = None
     site.getusersitepackages()
@@ -91,6 +102,10 @@ def _renew_randomness() -> None:
     random.seed()
     if "multiprocessing.process" in sys.modules:
         sys.modules["multiprocessing.process"].current_process().authkey = os.urandom(32)
+    if "jupyter_client.session" in sys.modules:
+        # The key that `--Session.secure` means.
+        session = sys.modules["jupyter_client.session"]
+        session.session_flags["secure"][0]["Session"]["key"] = session.new_id_bytes()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 

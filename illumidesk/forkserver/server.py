@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from illumidesk.forkserver import likeness, modules, person
+from illumidesk.forkserver import likeness, modules, person, personal
 from illumidesk.forkserver.caller import Caller, Refused, identify
 from illumidesk.forkserver.client import MAX_MESSAGE, notify, unpack
 
@@ -55,6 +55,9 @@ class ForkServer:
         self._build = self._link.resolve()
         self._listener = listener
         self._handlers: set[int] = set()
+        self._own = dict(os.environ)
+        self._environment = personal.Environment({})
+        self._places: list[personal.Place] = []
 
     def load(self) -> None:
         """Import the modules, and set them apart from what the collector of garbage looks at.
@@ -63,7 +66,9 @@ class ForkServer:
         """
         started = time.monotonic()
         gc.disable()
-        missing = modules.preload(_ROLES)
+        with personal.observed() as self._environment:
+            missing = modules.preload(_ROLES)
+        self._places = personal.places()
         gc.freeze()
         say(f"{len(sys.modules)} modules of {self._build.name} loaded in {time.monotonic() - started:.1f} s")
         if missing:
@@ -77,7 +82,7 @@ class ForkServer:
                 # The new build's takes over process and socket, and finds the caller waiting there.
                 say(f"{self._link.name} is another build now")
                 program = str(self._link / _OWN_PROGRAM)
-                os.execv(program, [program, self._link.name])  # noqa: S606
+                os.execve(program, [program, self._link.name], self._own)  # noqa: S606
             connection, _ = self._listener.accept()
             try:
                 caller = identify(connection)
@@ -89,7 +94,7 @@ class ForkServer:
             handler = os.fork()
             if handler == 0:
                 self._listener.close()
-                return birth(connection, caller, str(self._build / _PROGRAM))
+                return self._birth(connection, caller)
             self._handlers.add(handler)
             caller.close()
             connection.close()
@@ -101,6 +106,39 @@ class ForkServer:
         while len(self._handlers) >= _MOST:
             self._handlers.discard(os.waitpid(-1, 0)[0])
 
+    def _birth(self, connection: socket.socket, caller: Caller) -> Callable[[], Any]:
+        """From here on a process belongs to one caller: first root, then like the caller, then the caller's program.
+
+        Does not return where it cannot be: the caller is told, and starts by itself.
+
+        Returns:
+            What the program does.
+        """
+        try:
+            connection.settimeout(_PATIENCE)
+            head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+            found = likeness.read(caller)
+            likeness.join(found)
+            parent = os.getpid()
+            if os.fork():
+                # The forked process is systemd's child then, as every main process of a unit is.
+                os._exit(0)
+            while os.getppid() == parent:
+                time.sleep(0.0002)
+            likeness.become(found)
+            wanted = _hear(connection, head, streams)
+            person.check(wanted, str(self._build / _PROGRAM), self._environment)
+            connection.sendall(f"forked {os.getpid()}\n".encode())
+            if connection.recv(2) != b"go":
+                os._exit(1)
+            caller.close()
+            connection.close()
+            person.take_over(wanted, self._places)
+            return person.main()
+        except (OSError, ValueError, KeyError, Refused) as error:
+            refuse(connection, str(error) or type(error).__name__)
+            os._exit(1)
+
 
 def refuse(connection: socket.socket, why: str) -> None:
     """Tell a caller that it has to start by itself."""
@@ -110,45 +148,6 @@ def refuse(connection: socket.socket, why: str) -> None:
     except OSError:
         pass
     connection.close()
-
-
-def birth(connection: socket.socket, caller: Caller, program: str) -> Callable[[], Any]:
-    """From here on a process belongs to one caller: first root, then like the caller, then the caller's program.
-
-    Does not return where it cannot be: the caller is told, and starts by itself.
-
-    Args:
-        connection: to the caller.
-        caller: who.
-        program: the one that it may start.
-
-    Returns:
-        What the program does.
-    """
-    try:
-        connection.settimeout(_PATIENCE)
-        head, streams, _, _ = socket.recv_fds(connection, 8, 3)
-        found = likeness.read(caller)
-        likeness.join(found)
-        parent = os.getpid()
-        if os.fork():
-            # The forked process is systemd's child then, as every main process of a unit is.
-            os._exit(0)
-        while os.getppid() == parent:
-            time.sleep(0.0002)
-        likeness.become(found)
-        wanted = _hear(connection, head, streams)
-        person.check(wanted, program)
-        connection.sendall(f"forked {os.getpid()}\n".encode())
-        if connection.recv(2) != b"go":
-            os._exit(1)
-        caller.close()
-        connection.close()
-        person.take_over(wanted)
-        return person.main()
-    except (OSError, ValueError, KeyError, Refused) as error:
-        refuse(connection, str(error) or type(error).__name__)
-        os._exit(1)
 
 
 def _hear(connection: socket.socket, head: bytes, streams: list[int]) -> person.Program:
@@ -170,8 +169,9 @@ def main() -> None:
         sys.exit("systemd starts this: systemctl start illumidesk-forkserver@NAME.socket")
     server = ForkServer(sys.argv[1], socket.socket(fileno=_LISTENER))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = os.environ.get("NOTIFY_SOCKET", "")
     server.load()
-    notify("READY=1")
+    notify("READY=1", address=channel)
     program = server.serve()
     sys.exit(program())
 

@@ -27,6 +27,8 @@ _OURS = {
 _OUR_PAGES = {"illumidesk:duedates": "assignment-list"}
 #: Leads to an assignment from a link in the LMS, whatever a role sees.
 _ALWAYS = "illumidesk.grader.open_assignment"
+#: Tells systemd when a server listens.
+_READY = "illumidesk.grader.ready"
 #: Leads from ~/COURSE/shared to a course's shared folder.
 _SHARED = "illumidesk.grader.shared"
 #: nbgitpuller's links; ours loads nbgitpuller's own extension.
@@ -67,7 +69,7 @@ def role_files(shown: tuple[str, ...], *, grader: bool = False, git_folders: tup
     if "formgrader" in shown:
         # The formgrader is a page in a frame of JupyterLab, and JupyterHub forbids frames. This server's own may.
         server["tornado_settings"] = {"headers": {"Content-Security-Policy": "frame-ancestors 'self'"}}
-    servers |= {_ALWAYS: True, _SHARED: True, _GIT: True, _GIT_REPLACED: False} | {
+    servers |= {_ALWAYS: True, _READY: True, _SHARED: True, _GIT: True, _GIT_REPLACED: False} | {
         module: part in shown for module, part in _OURS.items()
     }
     pages |= {plugin: part not in shown for plugin, part in _OUR_PAGES.items()}

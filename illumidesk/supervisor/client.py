@@ -58,6 +58,7 @@ class Unit(TypedDict):
     sub_state: str
     result: str
     main_pid: int
+    ready: bool
     exit_status: int | None
     memory: int | None
     cpu: float | None

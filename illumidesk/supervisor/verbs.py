@@ -276,7 +276,7 @@ class Supervisor:
         self._environment_file(unit).unlink(missing_ok=True)
 
     def _on_unit(self, state: UnitState) -> None:
-        log.info("%s is %s (%s)", state.unit, state.active_state, state.result)
+        log.info("%s is %s (%s)", state.unit, "ready" if state.ready else state.active_state, state.result)
         if not state.running:
             # Not at once: on its way to Restart= a unit passes through `failed`
             asyncio.get_running_loop().call_later(_GRACE, self._remove_environment, state.unit)

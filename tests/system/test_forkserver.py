@@ -91,9 +91,21 @@ def test_a_server_is_forked_into_its_own_unit(classroom: Classroom, forked: Pers
     assert "PPid:\t1\n" in proc(classroom, "fork1", "status")
     assert "/jupyter-fork1.service" in proc(classroom, "fork1", "cgroup")
     assert "/bin/jupyterhub-singleuser\0" in proc(classroom, "fork1", "cmdline")
+    assert classroom.show("jupyter-fork1.service", "StatusText") == "Ready"
     assert forked.run("import os; print(os.getcwd(), os.environ['USER'])").strip() == "/home/fork1 fork1"
     assert forked.run("6*7") == "42"
     assert "fork1\r\ndone-0" in forked.terminal("whoami")
+
+
+def test_what_modules_know_of_a_person_is_the_persons(classroom: Classroom, forked: Person) -> None:
+    """JupyterLab, for one, works out where settings are when it is imported: in the fork server, by root."""
+    theme = "@jupyterlab/apputils-extension:themes"
+    forked.server("PUT", f"lab/api/settings/{theme}", {"raw": '{"theme": "JupyterLab Dark"}'})
+    folder = "/home/fork1/.jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+    assert "Dark" in classroom.machine.read_text(f"{folder}/themes.jupyterlab-settings")
+    forked.server("PUT", "api/contents/old.txt", {"type": "file", "format": "text", "content": "old"})
+    forked.server("DELETE", "api/contents/old.txt")
+    assert classroom.machine.read_text("/home/fork1/.local/share/Trash/files/old.txt") == "old"
 
 
 def test_own_packages_are_started_with_the_ordinary_way(classroom: Classroom, ordinary: Person) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from illumidesk.forkserver import caller, client, likeness, modules, person
+from illumidesk.forkserver import caller, client, likeness, modules, person, personal
 from illumidesk.forkserver.caller import Refused
 
 WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
@@ -37,21 +38,17 @@ def test_whatever_else_arrives_is_refused_or_understood(message: bytes) -> None:
     assert arguments
 
 
+LOADED = personal.Environment({"LANG": "C.UTF-8"})
+
+
 def program(**variables: str) -> person.Program:
-    pairs = {"HOME": "/nonexistent", **{name: os.environ[name] for name in person._EARLY if name in os.environ}}
+    pairs = {"HOME": "/nonexistent", "LANG": "C.UTF-8"}
     given = {os.fsencode(name): os.fsencode(value) for name, value in (pairs | variables).items()}
     return person.Program([PROGRAM, b"--x"], given, b"/", [0, 1, 2])
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(person._EARLY_PREFIXES):
-            monkeypatch.delenv(name)
-
-
 def test_a_fork_that_would_do() -> None:
-    person.check(program(JUPYTERHUB_API_TOKEN="x"), PROGRAM.decode())
+    person.check(program(JUPYTERHUB_API_TOKEN="x"), PROGRAM.decode(), LOADED)
 
 
 @pytest.mark.parametrize(
@@ -59,22 +56,73 @@ def test_a_fork_that_would_do() -> None:
 )
 def test_variables_that_count_at_the_beginning(name: str) -> None:
     with pytest.raises(Refused, match=f"the variable {name}"):
-        person.check(program(**{name: "1"}), PROGRAM.decode())
+        person.check(program(**{name: "1"}), PROGRAM.decode(), LOADED)
 
 
 def test_another_program() -> None:
     with pytest.raises(Refused, match="another program"):
-        person.check(program(), "/opt/illumidesk/envs/other/bin/jupyterhub-singleuser")
+        person.check(program(), "/opt/illumidesk/envs/other/bin/jupyterhub-singleuser", LOADED)
 
 
 def test_packages_of_ones_own(tmp_path: Path) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     folder = tmp_path / ".local/lib" / version / "site-packages"
     folder.mkdir(parents=True)
-    person.check(program(HOME=str(tmp_path)), PROGRAM.decode())
+    person.check(program(HOME=str(tmp_path)), PROGRAM.decode(), LOADED)
     (folder / "mine.py").touch()
     with pytest.raises(Refused, match="there are packages in"):
-        person.check(program(HOME=str(tmp_path)), PROGRAM.decode())
+        person.check(program(HOME=str(tmp_path)), PROGRAM.decode(), LOADED)
+
+
+def test_variables_that_modules_looked_at() -> None:
+    loaded = personal.Environment({"LANG": "C.UTF-8", "HOME": "/somebody"}, {"JUPYTERLAB_DIR", "HOME", "PATH"})
+    person.check(program(PATH="/other"), PROGRAM.decode(), loaded)
+    with pytest.raises(Refused, match="another JUPYTERLAB_DIR"):
+        person.check(program(JUPYTERLAB_DIR="/lab"), PROGRAM.decode(), loaded)
+
+
+MODULE = """
+import os, pathlib
+HOME = pathlib.Path.home() / "x"
+LIST = [os.path.expanduser("~/y"), os.environ["USER"]]
+BYTES = os.fsencode(os.environ.get("HOME"))
+NOTHING = os.environ.get("UNHEARD_OF", "")
+def function(where=os.environ["HOME"]): return where
+class Class:
+    PREFIX = {"a": (os.getenv("JUPYTERHUB_SERVICE_PREFIX"), 1)}
+    def method(self, who=os.environ["USER"]): return who
+"""
+OBSERVE = """
+import json, sys
+from illumidesk.forkserver import personal
+sys.path.insert(0, sys.argv[1])
+with personal.observed() as found:
+    import module_of_the_test as module
+places = personal.places()
+person = {"HOME": "/home/ana", "USER": "ana", "JUPYTERHUB_SERVICE_PREFIX": "/user/ana/"}
+for place in places:
+    place.put_right(person)
+left = [str(place) for place in personal.places()]
+print(json.dumps([left, str(module.HOME), module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
+                  module.Class().method(), sorted(found.read), found.differing(person)]))
+"""
+
+
+def test_what_modules_took_from_the_environment_is_put_right(tmp_path: Path) -> None:
+    (tmp_path / "module_of_the_test.py").write_text(MODULE)
+    argv = [sys.executable, "-c", OBSERVE, str(tmp_path)]
+    left, *found, read, differing = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert left == []
+    assert found == [
+        "/home/ana/x",
+        ["/home/ana/y", "ana"],
+        "/home/ana",
+        "/home/ana",
+        {"a": ["/user/ana/", 1]},
+        "ana",
+    ]
+    assert {"HOME", "USER", "UNHEARD_OF", "JUPYTERHUB_SERVICE_PREFIX"} <= set(read)
+    assert "UNHEARD_OF" not in differing
 
 
 def test_randomness_is_renewed() -> None:
