@@ -11,6 +11,8 @@ import unicodedata
 
 from illumidesk.errors import IllumiDeskError
 
+#: What a person's server says of itself to systemd (`STATUS=`, sd_notify(3)) once it listens.
+READY = "Ready"
 #: Local service accounts and groups.
 HUB_ACCOUNT = "illumidesk-hub"
 PROXY_ACCOUNT = "illumidesk-proxy"

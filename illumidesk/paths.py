@@ -199,6 +199,10 @@ class Paths:
         """Environment files of running units (0700, root alone)."""
         return self.run / "environment"
 
+    def fork_server_socket(self, environment: str) -> Path:
+        """The fork server's of an environment (0666; whom it serves, the kernel says)."""
+        return self.run / "forkserver" / f"{environment}.sock"
+
     def server_socket(self, account: str) -> Path:
         """The socket of a person's server, in a folder of that person (2750) that only the proxy and hub can enter."""
         return self.run / "servers" / account / "server.sock"

@@ -369,6 +369,15 @@ class Rosters(_Section):
     refresh: Duration = 86400
 
 
+class ForkServer(_Section):
+    """Processes that hold an environment's modules in memory and fork people's servers."""
+
+    #: Whether servers are forked where they can be; otherwise each starts by itself.
+    enabled: bool = True
+    #: Environments that are loaded when the machine starts; others when somebody needs them.
+    at_boot: tuple[Environment, ...] = ("default",)
+
+
 class Git(_Section):
     """Links that fetch git repositories."""
 
@@ -395,6 +404,7 @@ class Settings(_Section):
     grades: Grades = Grades()
     rosters: Rosters = Rosters()
     git: Git = Git()
+    fork_server: ForkServer = ForkServer()
 
     def public_address(self) -> str:
         """Where people go, as `https://HOST[:PORT]` without a slash at its end; empty where the settings do not say.

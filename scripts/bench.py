@@ -4,6 +4,7 @@
     scripts/bench grades --students 50
     scripts/bench workspaces --machine M memory of each workspace, on a machine where vscode and theia are installed
     scripts/bench paint                  from the click in an LMS to a notebook, in Chromium: seconds and bytes
+    scripts/bench start                  20 servers at once on a throwaway machine, forked and by themselves (root)
 
 Figures are of this machine; compare them with figures of the same run only.
 """
@@ -28,6 +29,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import bench_start  # noqa: E402
 
 from illumidesk.grades.deliver import deliver  # noqa: E402
 from illumidesk.grades.sender import Sender  # noqa: E402
@@ -201,11 +204,20 @@ def main() -> None:
     of_workspaces = kinds.add_parser("workspaces", help="memory of each workspace with its page open")
     of_workspaces.add_argument("--machine", required=True, help="an installed throwaway machine with vscode and theia")
     of_workspaces.add_argument("--port", type=int, default=8090)
+    of_start = kinds.add_parser("start", help="people's servers, forked and by themselves")
+    of_start.add_argument("--servers", type=int, default=20)
+    of_start.add_argument("--machine", default="", help="an installed machine; made and thrown away by default")
+    of_start.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
-    if arguments.kind == "workspaces":
-        result = workspaces(arguments.machine, arguments.port)
-    else:
-        result = paint(arguments.rounds) if arguments.kind == "paint" else grades(arguments.students)
+    match arguments.kind:
+        case "paint":
+            result = paint(arguments.rounds)
+        case "workspaces":
+            result = workspaces(arguments.machine, arguments.port)
+        case "start":
+            result = bench_start.start(arguments.servers, arguments.machine, arguments.port)
+        case _:
+            result = grades(arguments.students)
     folder = ROOT / "artefacts" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     about = {

@@ -30,6 +30,8 @@ _OUR_PAGES = {"illumidesk:duedates": "assignment-list"}
 _ALWAYS = "illumidesk.grader.open_assignment"
 #: Compresses what every opening of JupyterLab brings anew.
 _COMPRESSION = "illumidesk.grader.compression"
+#: Tells systemd when a server listens.
+_READY = "illumidesk.grader.ready"
 #: Leads from ~/COURSE/shared to a course's shared folder.
 _SHARED = "illumidesk.grader.shared"
 #: nbgitpuller's links; ours loads nbgitpuller's own extension.
@@ -83,9 +85,11 @@ def role_files(
     # A course's grader is one account for several people, and has no programs.
     servers |= {_PROGRAMS: not grader, _PROGRAMS_REPLACED: False}
     pages[_PROGRAMS_PAGES] = grader or not programs
-    servers |= {_ALWAYS: True, _COMPRESSION: True, _SHARED: True, _GIT: True, _GIT_REPLACED: False} | {
-        module: part in shown for module, part in _OURS.items()
-    }
+    servers |= (
+        dict.fromkeys((_ALWAYS, _COMPRESSION, _READY, _SHARED, _GIT), True)
+        | {_GIT_REPLACED: False}
+        | {module: part in shown for module, part in _OURS.items()}
+    )
     pages |= {plugin: part not in shown for plugin, part in _OUR_PAGES.items()}
     return {
         "labconfig/page_config.json": {"disabledExtensions": pages | dict.fromkeys(_OFF, True)},

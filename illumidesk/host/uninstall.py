@@ -73,7 +73,8 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
 
 def _stop_units(progress: Progress) -> None:
     # The hub first, which would start servers again, and the supervisor last, which tidies up after them.
-    for pattern in (units.HUB, units.PROXY, "jupyter-*.service", "illumidesk-grader@*.service", units.SUPERVISOR):
+    people = ("jupyter-*.service", "illumidesk-grader@*.service")
+    for pattern in (units.HUB, units.PROXY, *people, units.SUPERVISOR, "illumidesk-forkserver@*"):
         progress.run(["systemctl", "stop", pattern], check=False)
     progress.run(["systemctl", "stop", *reversed(units.SLICES)], check=False)
 

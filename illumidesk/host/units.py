@@ -28,7 +28,13 @@ SUPERVISOR = "illumidesk-supervisor.service"
 SLICES = ("illumidesk.slice", "illumidesk-users.slice")
 #: In the order in which they start.
 SERVICES = (SUPERVISOR, PROXY, HUB)
-FILES = (*SLICES, *SERVICES, "illumidesk-grader@.service")
+FILES = (
+    *SLICES,
+    *SERVICES,
+    "illumidesk-grader@.service",
+    "illumidesk-forkserver@.socket",
+    "illumidesk-forkserver@.service",
+)
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 
@@ -71,8 +77,10 @@ def drop_ins(settings: Settings) -> dict[str, str]:
         raise IllumiDeskError(
             f"proxy.bind cannot be {address!r}: it is no address", hint="leave it empty to listen on every address"
         )
+    loaded = settings.fork_server.at_boot if settings.fork_server.enabled else ()
     return {
         PROXY: f"{head}[Service]\n" + "".join(f"{line}\n" for line in _proxy_variables(settings)),
+        SUPERVISOR: f"{head}[Unit]\n" + "".join(f"Wants=illumidesk-forkserver@{name}.service\n" for name in loaded),
         "illumidesk-users.slice": f"{head}[Slice]\nMemoryMax={settings.class_limits.memory_percent}%\n",
     }
 

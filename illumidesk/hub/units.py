@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -28,6 +29,7 @@ class UnitTable:
         self._on_change = on_change
         self._units: dict[str, Unit] = {}
         self._complete = asyncio.Event()
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reactions: set[asyncio.Task[None]] = set()
 
@@ -80,6 +82,17 @@ class UnitTable:
         known = self._units.get(unit)
         return known is not None and known["active_state"] in _ALIVE
 
+    def is_ready(self, unit: str) -> bool:
+        """Whether the unit has said that it listens."""
+        known = self._units.get(unit)
+        return known is not None and known["ready"]
+
+    async def changed(self, timeout: float) -> None:
+        """Return when an event has changed any unit, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+
     def all(self) -> list[Unit]:
         """The table."""
         return list(self._units.values())
@@ -100,7 +113,7 @@ class UnitTable:
 
     def _forget_all_but(self, names: set[str]) -> None:
         for name in self._units.keys() - names:
-            self._learn({**self._units[name], "active_state": "inactive", "main_pid": 0})
+            self._learn({**self._units[name], "active_state": "inactive", "main_pid": 0, "ready": False})
 
     def _learn(self, unit: Unit) -> None:
         before = self._units.get(unit["unit"])
@@ -108,6 +121,9 @@ class UnitTable:
             self._units.pop(unit["unit"], None)
         else:
             self._units[unit["unit"]] = unit
+        # Whoever waits by now goes on; who comes later waits for the next change.
+        self._changed.set()
+        self._changed = asyncio.Event()
         if before is not None and before["active_state"] != unit["active_state"]:
             self._react(unit)
 

@@ -129,6 +129,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
             cpu=limits.cpu,
             tasks=limits.tasks,
             properties=self.unit_extra_properties,
+            fork_server=self.classroom.settings.fork_server.enabled,
         )
 
     async def _wait_until_listening(self) -> None:
@@ -139,7 +140,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TURN):
-                while not await accepts(self.socket):
+                while not self.classroom.units.is_ready(self.unit_name) and not await accepts(self.socket):
                     status = await self.poll()
                     if status is not None:
                         raise CannotStart(
@@ -149,7 +150,8 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
                             log_message=f"{self.unit_name} ended with status {status} while it started",
                             status_code=500,
                         )
-                    await asyncio.sleep(0.1)
+                    # An environment may be without what tells, so the socket is tried now and then.
+                    await self.classroom.units.changed(timeout=0.5)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What the page says meanwhile."""

@@ -58,6 +58,7 @@ class Unit(TypedDict):
     sub_state: str
     result: str
     main_pid: int
+    ready: bool
     exit_status: int | None
     memory: int | None
     cpu: float | None
@@ -142,6 +143,7 @@ class SupervisorClient:
         cpu: float = 0,
         tasks: int = 0,
         properties: Mapping[str, Any] | None = None,
+        fork_server: bool = False,
     ) -> UnitAnswer:
         """Start a person's server anew; returns when its program runs.
 
@@ -154,6 +156,7 @@ class SupervisorClient:
             cpu: processor cores.
             tasks: processes and threads.
             properties: unit properties that the policy allows.
+            fork_server: whether the environment's fork server is asked first.
         """
         answer = await self._call(
             "start_server",
@@ -163,6 +166,7 @@ class SupervisorClient:
             variables=dict(variables or {}),
             limits={"memory": memory, "cpu": cpu, "tasks": tasks},
             properties=dict(properties or {}),
+            fork_server=fork_server,
         )
         return cast(UnitAnswer, answer)
 

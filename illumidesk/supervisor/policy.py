@@ -209,6 +209,8 @@ class StartServer(_Start):
 
     name: AccountName
     properties: Properties = Properties()
+    #: Whether the environment's fork server is asked first.
+    fork_server: bool = False
 
 
 class StartGrader(_Start):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import sysconfig
 from typing import Any
 
 from dbus_fast import Variant
@@ -73,15 +74,18 @@ def server_properties(launch: Launch, paths: Paths) -> list[list[Any]]:
     """Everything about a person's transient unit, for `StartTransientUnit`."""
     account = launch.account
     home = str(account.home)
-    command = [str(launch.command), *launch.arguments]
+    command = _command(launch, paths)
     own: dict[str, tuple[str, Any]] = {
+        # The main process alone tells systemd things; its children have the address as well.
+        "NotifyAccess": ("s", "main"),
         "Description": ("s", f"Jupyter server of {account.name}"),
         "User": ("s", account.name),
         "WorkingDirectory": ("s", home),
+        "SyslogIdentifier": ("s", launch.command.name),
         "EnvironmentFiles": ("a(sb)", [[str(launch.environment_file), False]]),
         # Not ExecStartEx with no-env-expand: systemd 252 writes that into the unit's file by a name that it does not
         # read, and at the next daemon-reload the running unit has no command.
-        "ExecStart": ("a(sasb)", [[str(launch.command), [literal(word) for word in command], False]]),
+        "ExecStart": ("a(sasb)", [[command[0], [literal(word) for word in command], False]]),
         "BindPaths": ("a(ssbt)", [[home, home, False, _MS_REC]]),
         "ReadWritePaths": (
             "as",
@@ -91,6 +95,17 @@ def server_properties(launch: Launch, paths: Paths) -> list[list[Any]]:
     }
     wanted = _FIXED | own | limits(launch.limits) | extra(launch.properties)
     return [[name, Variant(signature, value)] for name, (signature, value) in wanted.items()]
+
+
+def _command(launch: Launch, paths: Paths) -> list[str]:
+    command = [str(launch.command), *launch.arguments]
+    if not launch.fork_server:
+        return command
+    # By the link, so that `systemctl restart` finds it after an upgrade, too.
+    python = paths.hub_environment / "bin/python"
+    packages = sysconfig.get_path("purelib", "venv", {"base": str(paths.hub_environment)})
+    client = f"{packages}/illumidesk/forkserver/client.py"
+    return [str(python), "-I", "-S", client, str(paths.fork_server_socket(launch.fork_server)), *command]
 
 
 def literal(word: str) -> str:

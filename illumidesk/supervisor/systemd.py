@@ -15,6 +15,7 @@ from typing import Any
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
+from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.paths import Paths
 from illumidesk.supervisor import sandbox
@@ -87,6 +88,8 @@ class SystemdUnits:
     async def start_server(self, launch: Launch) -> None:
         """See `Units`."""
         properties = sandbox.server_properties(launch, self._paths)
+        if launch.fork_server:
+            await self._ensure_listening(launch.fork_server)
         for attempt in range(40):
             try:
                 await self._job(
@@ -100,6 +103,13 @@ class SystemdUnits:
                 if attempt == 39:
                     raise _foreign(launch.unit) from None
             await asyncio.sleep(0.05)
+
+    async def _ensure_listening(self, environment: str) -> None:
+        """Have systemd listen for an environment's fork server. Without it, the unit starts the ordinary way."""
+        try:
+            await self._manager("StartUnit", "ss", f"illumidesk-forkserver@{environment}.socket", "replace")
+        except _DBusError as error:
+            log.warning("the fork server of %s cannot be started: %s", environment, error)
 
     async def start_grader(self, launch: Launch) -> None:
         """See `Units`."""
@@ -174,7 +184,7 @@ class SystemdUnits:
         old = self._states.get(unit) or _new_state(unit)
         state = _with_properties(old, values)
         self._states[unit] = state
-        if interface == _UNIT:
+        if interface == _UNIT or state.ready != old.ready:
             self._tell(old, state)
 
     def _on_removed(self, unit: str) -> None:
@@ -182,10 +192,12 @@ class SystemdUnits:
             return
         old = self._states.pop(unit, None)
         if old is not None:
-            self._tell(old, dataclasses.replace(old, active_state="inactive", sub_state="dead", main_pid=0))
+            self._tell(
+                old, dataclasses.replace(old, active_state="inactive", sub_state="dead", main_pid=0, ready=False)
+            )
 
     def _tell(self, old: UnitState, state: UnitState) -> None:
-        if state.active_state != old.active_state:
+        if (state.active_state, state.ready) != (old.active_state, old.ready):
             for callback in self._callbacks:
                 callback(state)
 
@@ -318,6 +330,8 @@ def _with_properties(state: UnitState, values: dict[str, Any]) -> UnitState:
     ):
         if theirs in values:
             changes[ours] = values[theirs]
+    if "StatusText" in values:
+        changes["ready"] = values["StatusText"] == names.READY
     if "ExecMainCode" in values and "ExecMainStatus" in values:
         code, status = values["ExecMainCode"], values["ExecMainStatus"]
         # 0: none has ended since the unit was started

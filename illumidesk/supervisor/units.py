@@ -39,6 +39,7 @@ class UnitState:
         sub_state: systemd's own finer word.
         result: `success`, or why it failed (`exit-code`, `signal`, `oom-kill`, `timeout`, …).
         main_pid: 0 where none runs.
+        ready: whether a server has said that it listens. One that does not say so may listen as well.
         exit_status: of the last main process: its exit code, 128 + signal where one ended it; None while none
             ended.
         memory: bytes in use; None where it is not known.
@@ -53,6 +54,7 @@ class UnitState:
     sub_state: str = "dead"
     result: str = "success"
     main_pid: int = 0
+    ready: bool = False
     exit_status: int | None = None
     memory: int | None = None
     cpu: float | None = None
@@ -83,6 +85,7 @@ class Launch:
         limits: what it may use.
         properties: what an administrator set besides.
         writable: folders outside the home that it may write, as far as their modes let it.
+        fork_server: the environment whose fork server to ask first; empty: none.
     """
 
     unit: str
@@ -95,6 +98,7 @@ class Launch:
     limits: Limits
     properties: Properties = field(default_factory=Properties)
     writable: tuple[Path, ...] = ()
+    fork_server: str = ""
 
 
 class Units(Protocol):
@@ -122,7 +126,7 @@ class Units(Protocol):
         """Every unit of ours as the watchers were last told; what it uses is not filled in."""
 
     def watch(self, callback: Callable[[UnitState], None]) -> None:
-        """Call `callback` at each change of a unit's `active_state` from now on."""
+        """Call `callback` at each change of a unit's `active_state` or `ready` from now on."""
 
 
 def identify(unit: str) -> tuple[Kind, str] | None:

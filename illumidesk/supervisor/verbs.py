@@ -118,7 +118,10 @@ class Supervisor:
             account = await self._on_files(lambda: self._accounts.person(request.name))
             writable = await self._on_files(lambda: self._courses.writable(account))
             launch = dataclasses.replace(
-                self._launch(unit, account, request, socket), properties=request.properties, writable=writable
+                self._launch(unit, account, request, socket),
+                properties=request.properties,
+                writable=writable,
+                fork_server=request.environment if request.fork_server else "",
             )
             await self._stop(unit)
             await self._on_files(lambda: self._courses.forget_running(account))
@@ -273,7 +276,7 @@ class Supervisor:
         self._environment_file(unit).unlink(missing_ok=True)
 
     def _on_unit(self, state: UnitState) -> None:
-        log.info("%s is %s (%s)", state.unit, state.active_state, state.result)
+        log.info("%s is %s (%s)", state.unit, "ready" if state.ready else state.active_state, state.result)
         if not state.running:
             # Not at once: on its way to Restart= a unit passes through `failed`
             asyncio.get_running_loop().call_later(_GRACE, self._remove_environment, state.unit)

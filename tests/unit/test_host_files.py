@@ -190,6 +190,7 @@ def test_roles(paths: Paths) -> None:
         "illumidesk.grader.formgrader": False,
         "illumidesk.grader.open_assignment": True,
         "illumidesk.grader.compression": True,
+        "illumidesk.grader.ready": True,
         "illumidesk.grader.shared": True,
         "illumidesk.grader.git_pull": True,
         "nbgitpuller": False,
@@ -290,6 +291,7 @@ def test_what_makes_a_service_stale(paths: Paths) -> None:
         (paths.opt / "builds" / build).mkdir(parents=True)
         link.symlink_to(f"builds/{build}")
     ensure_secrets(paths)
+    units.ensure_drop_ins(settings.parse(""), paths)
     started = units.Started(paths)
 
     def stale() -> set[str]:
@@ -302,12 +304,13 @@ def test_what_makes_a_service_stale(paths: Paths) -> None:
     assert stale() == set()
     units.ensure_drop_ins(settings.parse("proxy: {http_port: 81}"), paths)
     assert stale() == {units.PROXY}
+    units.ensure_drop_ins(settings.parse("{proxy: {http_port: 81}, fork_server: {at_boot: []}}"), paths)
+    assert stale() == {units.SUPERVISOR}
     paths.config_file.write_text("idle: {servers: 1h}\n")
     assert stale() == {units.HUB}
     paths.hub_config_d.mkdir(parents=True)
     (paths.hub_config_d / "mine.py").write_text("")
     assert stale() == {units.HUB}
-    (folder / f"{units.SUPERVISOR}.d").mkdir()
     (folder / f"{units.SUPERVISOR}.d/override.conf").write_text("[Service]\n")
     assert stale() == {units.SUPERVISOR}
     (paths.opt / "builds/hub-2").mkdir()

@@ -96,6 +96,7 @@ def test_systemd_reads_them(tmp_path: Path) -> None:
         text = text.replace("/opt/illumidesk/proxy/node/bin/node", "/bin/true")
         for program in ("illumidesk-hub", "illumidesk-supervisor"):
             text = text.replace(f"/opt/illumidesk/hub/bin/{program}", "/bin/true")
+        text = text.replace("/opt/illumidesk/envs/%i/bin/illumidesk-forkserver", "/bin/true")
         (tmp_path / name.replace("@.", "@c1.")).write_text(text)
     files = sorted(str(file) for file in tmp_path.iterdir())
     done = subprocess.run(

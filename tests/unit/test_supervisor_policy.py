@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -133,6 +134,19 @@ def as_dict(launch: Launch) -> dict[str, Any]:
     found = {name: variant.value for name, variant in properties}
     assert len(found) == len(properties)
     return found
+
+
+def test_the_fork_server_is_asked_by_a_client_that_may_run_the_program_itself() -> None:
+    request = policy.StartServer(name="alice", environment="default", arguments=["--x=$a"], fork_server=True)
+    forked, plain = (as_dict(dataclasses.replace(launch(request), fork_server=name)) for name in ("default", ""))
+    ((python, argv, _),) = forked.pop("ExecStart")
+    ((program, arguments, _),) = plain.pop("ExecStart")
+    assert argv[argv.index("/run/illumidesk/forkserver/default.sock") + 1 :] == arguments
+    assert python == argv[0] == "/opt/illumidesk/hub/bin/python"
+    assert program == arguments[0]
+    # Everything else is the same, and so is the sandbox.
+    assert forked == plain
+    assert forked["NotifyAccess"] == "main"
 
 
 def test_no_secret_is_in_a_units_properties() -> None:

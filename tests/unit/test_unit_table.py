@@ -22,6 +22,7 @@ def unit(name: str, state: str, exit_status: int | None = None) -> Unit:
         "sub_state": "",
         "result": "success",
         "main_pid": 7 if state == "active" else 0,
+        "ready": False,
         "exit_status": exit_status,
         "memory": None,
         "cpu": None,

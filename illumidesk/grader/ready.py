@@ -1,0 +1,27 @@
+"""A server says when it listens: systemd hears it, the supervisor hears it from systemd, and the hub from there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from illumidesk import names
+from illumidesk.forkserver.client import notify
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "illumidesk.grader.ready"}]
+
+
+def _load_jupyter_server_extension(server: Any) -> None:
+    # The loop begins when the server listens.
+    server.io_loop.add_callback(_tell, server.log)
+
+
+def _tell(log: Any) -> None:
+    try:
+        notify(f"STATUS={names.READY}")
+    except OSError as error:
+        log.info("systemd is not told that this server is ready (%s); the hub finds out by itself", error)
+    # Kernels and terminals have nothing to tell systemd.
+    os.environ.pop("NOTIFY_SOCKET", None)
