@@ -98,9 +98,22 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
     async def start(self) -> str:
         """Wait for a turn, start the unit and return when the server listens.
 
+        A start that fails is tried once more, behind those who wait by then: what is broken delays nobody.
+
         Raises:
             CannotStart: with what to tell the person.
         """
+        try:
+            await self._start_in_turn()
+        except CannotStart as error:
+            if error.status_code < 500:
+                raise  # refused, and would be again
+            self.log.warning("%s: trying once more", error.log_message)
+            await self._start_in_turn()
+        self._set_connect_url()
+        return self.url
+
+    async def _start_in_turn(self) -> None:
         async with self.classroom.starts.turn(self.user.name):
             try:
                 await self._start_unit()
@@ -112,8 +125,9 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
                     status_code=error.status,
                 ) from error
             await self._wait_until_listening()
-        self._set_connect_url()
-        return self.url
+        # One that is slow goes on without a turn. That it ended is still noticed, and told.
+        while not await accepts(self.socket):
+            await self._wait_until_listening()
 
     async def _start_unit(self) -> None:
         limits = self.limits()
