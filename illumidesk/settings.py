@@ -313,6 +313,8 @@ class Machine(_Section):
 
     #: Compressed swap in memory, where the machine has no swap.
     zram: bool = True
+    #: Whether the kernel joins equal pages of forked servers (KSM).
+    ksm: bool = False
 
 
 class OwnType(_Section):

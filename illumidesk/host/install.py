@@ -21,7 +21,7 @@ from illumidesk.host.conffiles import ensure_conffile, shipped_digest
 from illumidesk.host.environments import lock, remove_old_builds
 from illumidesk.host.hub_client import HubClient
 from illumidesk.host.kernels import ensure_kernels
-from illumidesk.host.memory import ensure_zram
+from illumidesk.host.memory import ensure_ksm, ensure_zram
 from illumidesk.host.programs import check_node_program, ensure_program, node_programs
 from illumidesk.host.proxy import ensure_proxy
 from illumidesk.host.roles import ensure_roles
@@ -145,6 +145,7 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
         ensure_proxy(paths, progress, refresh=options.refresh)
     with progress.step("Memory"):
         ensure_zram(current.machine.zram, paths, progress)
+        ensure_ksm(current.machine.ksm, paths, progress)
     for name in node_programs(paths, options.programs):
         with progress.step(f"The program {name}"):
             ensure_program(name, paths, progress)
@@ -197,6 +198,8 @@ def apply_settings(paths: Paths | None = None, progress: Progress | None = None)
     units.check_port(current, paths)
     with lock(paths):
         ensure_zram(current.machine.zram, paths, progress)
+        ensure_ksm(current.machine.ksm, paths, progress)
+        ensure_ksm(current.machine.ksm, paths, progress)
         if _apply(current, paths):
             units.daemon_reload(progress)
         started = units.ensure_running(paths, progress)

@@ -1,10 +1,14 @@
-"""Compressed swap in memory (zram), where a machine has no swap: idle servers then need less than half of it.
+"""What stretches a machine's memory: compressed swap in it (zram), and equal pages joined (KSM).
 
-systemd's zram-generator does the work at each boot: https://github.com/systemd/zram-generator
+Compressed swap is for machines that have no swap: idle servers then need less than half of their memory. systemd's
+zram-generator does the work at each boot: https://github.com/systemd/zram-generator
+
+KSM is for forked servers alone, and only where the settings ask for it: docs/security.md names its price.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,13 +20,17 @@ from illumidesk.paths import Paths
 _PACKAGE = "systemd-zram-generator"
 _DEVICE = "zram0"
 _SWAP = f"dev-{_DEVICE}.swap"
+_HEAD = "# Written by IllumiDesk as `machine` in /etc/illumidesk/config.yaml has it; change it there.\n"
 _CONFIG = f"""\
-# Written by IllumiDesk where `machine.zram` asks for it (/etc/illumidesk/config.yaml); change it there.
-[{_DEVICE}]
+{_HEAD}[{_DEVICE}]
 zram-size = min(ram / 2, 8192)
 compression-algorithm = zstd
 swap-priority = 100
 """
+_KSM = "/sys/kernel/mm/ksm"
+#: The first systemd with MemoryKSM=; see systemd.exec(5).
+_KSM_SYSTEMD = 254
+_KSM_DROP_IN = f"{_HEAD}[Service]\nMemoryKSM=yes\n"
 
 
 def ensure_zram(wanted: bool, paths: Paths, progress: Progress) -> bool:
@@ -88,6 +96,65 @@ def why_not(paths: Paths) -> str:
     if not _has_module(paths):
         return "this kernel has no zram"
     return ""
+
+
+def ensure_ksm(wanted: bool, paths: Paths, progress: Progress) -> bool:
+    """Have the kernel join equal pages of forked servers, or no longer. Servers that run stay as they began.
+
+    Returns:
+        Whether it does from now on.
+    """
+    rule, drop_in = _ksm_files(paths)
+    if not wanted:
+        remove_ksm(paths, progress)
+        return False
+    reason = why_no_ksm(paths, progress)
+    if reason:
+        progress.note(f"machine.ksm has no effect: {reason}")
+        return False
+    changed = write_file(drop_in, _KSM_DROP_IN.encode())
+    changed |= write_file(rule, f"{_HEAD}w {_KSM}/run - - - - 1\n".encode())
+    if changed:
+        progress.run(["systemd-tmpfiles", "--create", rule], check=False)
+        _restart_fork_servers(progress)
+    return True
+
+
+def remove_ksm(paths: Paths, progress: Progress) -> None:
+    """Undo `ensure_ksm`; what was joined is taken apart."""
+    rule, drop_in = _ksm_files(paths)
+    if not rule.exists() and not drop_in.exists():
+        return
+    rule.unlink(missing_ok=True)
+    drop_in.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        drop_in.parent.rmdir()
+    # 2: stop, and give each page back to whom it is.
+    with contextlib.suppress(OSError):
+        (paths.root / _KSM.lstrip("/") / "run").write_text("2")
+    _restart_fork_servers(progress)
+
+
+def why_no_ksm(paths: Paths, progress: Progress) -> str:
+    """Why this machine cannot join pages; empty where it can."""
+    if not (paths.root / _KSM.lstrip("/")).is_dir():
+        return "this kernel has no KSM"
+    said = progress.run(["systemctl", "--version"], check=False).split()
+    version = said[1] if len(said) > 1 else ""
+    if not version.isdigit() or int(version) < _KSM_SYSTEMD:
+        return f"it needs systemd {_KSM_SYSTEMD}, and here is {version or 'none'}"
+    return ""
+
+
+def _ksm_files(paths: Paths) -> tuple[Path, Path]:
+    units = paths.root / "etc/systemd/system"
+    return paths.root / "etc/tmpfiles.d/illumidesk-ksm.conf", units / "illumidesk-forkserver@.service.d/50-ksm.conf"
+
+
+def _restart_fork_servers(progress: Progress) -> None:
+    progress.run(["systemctl", "daemon-reload"], check=False)
+    # Their forks are in units of their own and go on.
+    progress.run(["systemctl", "try-restart", "illumidesk-forkserver@*.service"], check=False)
 
 
 def _active(paths: Paths) -> bool:

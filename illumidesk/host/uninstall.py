@@ -18,7 +18,7 @@ from illumidesk.host.accounts import give
 from illumidesk.host.conffiles import remove_conffile
 from illumidesk.host.environments import lock
 from illumidesk.host.https import forget_certbot
-from illumidesk.host.memory import remove_zram
+from illumidesk.host.memory import remove_ksm, remove_zram
 from illumidesk.host.programs import loud_unit
 from illumidesk.host.ssh import remove_ssh_rule
 from illumidesk.host.steps import Progress
@@ -48,8 +48,9 @@ def uninstall(paths: Paths | None = None, *, purge: bool = False, progress: Prog
                 _remove_people(paths, progress)
                 remove_ssh_rule(paths, progress)
                 _remove_data(paths)
-        with progress.step("Compressed swap"):
+        with progress.step("Compressed swap and joined memory"):
             remove_zram(paths, progress)
+            remove_ksm(paths, progress)
         with progress.step("Ending the certificate's renewal"):
             forget_certbot(paths, progress)
         with progress.step("Removing service accounts"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from illumidesk.host import apt
-from illumidesk.host.memory import config_file, ensure_zram, why_not
+from illumidesk.host.memory import config_file, ensure_ksm, ensure_zram, why_not
 from illumidesk.host.steps import Progress, StepError
 from illumidesk.paths import Paths
 
@@ -27,12 +27,15 @@ class Machine(Progress):
         self.commands: list[str] = []
         self.installed: set[str] = set()
         self.fails = ""
+        self.systemd = "257"
 
     def run(self, command: Sequence[str | Path], *, what: str = "", check: bool = True, **_: Any) -> str:
         said = " ".join(map(str, command))
         self.commands.append(said)
         if self.fails and self.fails in said and check:
             raise StepError(f"{what} failed (exit status 1)")
+        if command[1] == "--version":
+            return f"systemd {self.systemd} ({self.systemd}.1)\n+PAM"
         if "install" in command:
             self.installed.add(PACKAGE)
         if "purge" in command:
@@ -105,3 +108,34 @@ def test_what_fails_leaves_nothing_and_is_told(paths: Paths, machine: Machine, f
     assert "machine.zram" in machine.notes[0]
     machine.fails = ""
     assert ensure_zram(True, paths, machine)
+
+
+def test_ksm_is_for_fork_servers_and_undone(paths: Paths, machine: Machine) -> None:
+    ksm = paths.root / "sys/kernel/mm/ksm"
+    ksm.mkdir(parents=True)
+    (ksm / "run").write_text("0")
+    assert not ensure_ksm(False, paths, machine)
+    assert machine.commands == []
+    assert ensure_ksm(True, paths, machine)
+    drop_in = paths.root / "etc/systemd/system/illumidesk-forkserver@.service.d/50-ksm.conf"
+    assert "MemoryKSM=yes" in drop_in.read_text()
+    rule = paths.root / "etc/tmpfiles.d/illumidesk-ksm.conf"
+    assert "w /sys/kernel/mm/ksm/run - - - - 1" in rule.read_text()
+    assert machine.commands[-1] == "systemctl try-restart illumidesk-forkserver@*.service"
+    number = len(machine.commands)
+    assert ensure_ksm(True, paths, machine)
+    assert machine.commands[number:] == ["systemctl --version"]
+    assert not ensure_ksm(False, paths, machine)
+    assert not drop_in.exists()
+    assert not rule.exists()
+    assert (ksm / "run").read_text() == "2"
+
+
+def test_ksm_where_it_cannot_be(paths: Paths, machine: Machine) -> None:
+    assert not ensure_ksm(True, paths, machine)
+    assert "no KSM" in machine.notes[0]
+    (paths.root / "sys/kernel/mm/ksm").mkdir(parents=True)
+    machine.systemd = "252"
+    assert not ensure_ksm(True, paths, machine)
+    assert "needs systemd 254, and here is 252" in machine.notes[1]
+    assert not (paths.root / "etc/tmpfiles.d/illumidesk-ksm.conf").exists()
