@@ -187,7 +187,9 @@ def test_rstudio(installed: Classroom) -> None:
         page = person.get(f"{person.base}rstudio/")
         assert page.url.endswith(f"/user/{NAME}/rstudio/signed-in"), page.url
         assert f"as {NAME}" in page.text
-        assert "600 student1" in " ".join(sockets(installed)) or "640 student1" in " ".join(sockets(installed))
+        found = sockets(installed)
+        assert [line.split()[1] for line in found if line.endswith("/rstudio.sock")] == [NAME]
+        assert not [line for line in found if not line.split()[0].endswith("0")], "nobody but group and owner"
         kernels = person.get(f"{person.base}api/kernelspecs").json()["kernelspecs"]
         assert "ir" in kernels, "R in JupyterLab"
     finally:
