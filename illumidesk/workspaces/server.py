@@ -157,7 +157,10 @@ def _proxy(workspace: WorkspaceType, place: Place) -> tuple[type, dict[str, Any]
             ended = self.state.get("proc")
             if ended is not None and not ended.running and ended.returncode == 0:
                 del self.state["proc"]
-            await super().ensure_process()
+            try:
+                await super().ensure_process()
+            except OSError as error:
+                raise web.HTTPError(500, f"{workspace.title} cannot be started: {error}") from error
 
         # Of a websocket's messages those that carry something count as activity. jupyter-server-proxy would count all.
 

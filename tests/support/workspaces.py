@@ -45,5 +45,6 @@ def rstudio_package(classroom: Classroom) -> str:
         f"[Service]\nExecStart={RSTUDIO_ROOT}/bin/rserver --www-port=8787\n[Install]\nWantedBy=multi-user.target\n",
     )
     machine.write_text(f"{build}{RSTUDIO_ROOT}/bin/rserver", RSERVER.read_text(), 0o755)
+    machine.run(["chmod", "-R", "a+rX", build])
     machine.run(["dpkg-deb", "--root-owner-group", "--build", build, "/root/rstudio-server.deb"])
     return "/root/rstudio-server.deb"
