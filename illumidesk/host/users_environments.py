@@ -16,7 +16,7 @@ from typing import get_args
 
 from illumidesk import names, settings
 from illumidesk.errors import IllumiDeskError
-from illumidesk.host import descriptions, locks
+from illumidesk.host import descriptions, locks, units
 from illumidesk.host.conffiles import write_file
 from illumidesk.host.descriptions import Description
 from illumidesk.host.environments import (
@@ -310,6 +310,8 @@ def _built(
                 keep_same=True,
                 before_swap=keep,
             )
+        if changed:
+            units.renew_fork_servers(progress)
         remove_old_builds(paths)
     return environment, changed
 
