@@ -10,7 +10,7 @@ import signal
 import site
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from illumidesk.forkserver.personal import Environment, Place
 
 #: Variables that Python and its loader read when they begin, before anybody could set them anew.
 _EARLY = ("LANG", "LC_ALL", "LC_CTYPE", "GLIBC_TUNABLES")
-_EARLY_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "SSL_", "OPENSSL_")
+_EARLY_PREFIXES = ("PYTHON", "LD_", "MALLOC_", "SSL_", "OPENSSL_", "OMP_", "OPENBLAS_", "MKL_", "BLIS_", "GOTO_")
+#: Of kernels, by its name in pyproject.toml: see illumidesk/grader/provisioner.py.
+PROVISIONER = "illumidesk-provisioner"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ def check(program: Program, own_program: str, loaded: Environment) -> None:
     """
     if os.path.realpath(os.fsdecode(program.arguments[0])) != own_program:
         raise Refused("it starts another program")
-    variables = {os.fsdecode(name): os.fsdecode(value) for name, value in program.variables.items()}
+    check_variables({os.fsdecode(name): os.fsdecode(value) for name, value in program.variables.items()}, loaded)
+
+
+def check_variables(variables: Mapping[str, str], loaded: Environment) -> None:
+    """As `check`, of a program's variables, and of what is in the home that they name."""
     for name in {*variables, *_EARLY}:
         early = name in _EARLY or name.startswith(_EARLY_PREFIXES)
         if early and variables.get(name) != loaded.values.get(name):
@@ -84,6 +90,7 @@ def take_over(program: Program, places: list[Place]) -> None:
     # In place: modules hold on to it.
     os.environ.clear()
     os.environb.update(program.variables)
+    os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", PROVISIONER)
     time.tzset()
     sys.argv[:] = [os.fsdecode(word) for word in program.arguments]
     with contextlib.suppress(OSError):  # only for `ps` to show

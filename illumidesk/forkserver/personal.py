@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import FunctionType
@@ -28,6 +28,7 @@ STAND_INS = {
 CONSTANT = {"JUPYTER_PREFER_ENV_PATH": "1", "LANG": "C.UTF-8"}
 #: Read by code that looks for programs, which it does again when it needs one.
 _FREE = frozenset({"PATH"})
+_SYSTEMD = ("NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MAINPID", "LOGNAME", "SHELL")
 _DEPTH = 4
 
 
@@ -43,7 +44,7 @@ class Environment:
     values: dict[str, str]
     read: set[str] = field(default_factory=set)
 
-    def differing(self, variables: dict[str, str]) -> list[str]:
+    def differing(self, variables: Mapping[str, str]) -> list[str]:
         """Variables that count, and in which a person differs from the parent."""
         counting = self.read - STAND_INS.keys() - _FREE
         return sorted(name for name in counting if variables.get(name) != self.values.get(name))
@@ -51,9 +52,14 @@ class Environment:
 
 @contextlib.contextmanager
 def observed() -> Iterator[Environment]:
-    """Import in here: with stand-ins for variables, and none of this process's own."""
-    os.environ.clear()
-    os.environ.update({"PATH": "/usr/bin:/bin", **CONSTANT, **STAND_INS})
+    """Import in here: with stand-ins for variables, and without those that systemd gives to each unit anew.
+
+    What an administrator has systemd give to every unit (`DefaultEnvironment=`) is the same for everybody.
+    """
+    for name in list(os.environ):
+        if name in _SYSTEMD or name.startswith("LISTEN_"):
+            del os.environ[name]
+    os.environ.update({**CONSTANT, **STAND_INS})
     found = Environment(dict(os.environ))
     kind = type(os.environ)
     ordinary = kind.__getitem__

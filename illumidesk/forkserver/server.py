@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from illumidesk.forkserver import likeness, modules, person, personal
+from illumidesk.forkserver import kernels, likeness, modules, person, personal
 from illumidesk.forkserver.caller import Caller, Refused, identify
 from illumidesk.forkserver.client import MAX_MESSAGE, notify, unpack
 
@@ -67,7 +67,7 @@ class ForkServer:
         started = time.monotonic()
         gc.disable()
         with personal.observed() as self._environment:
-            missing = modules.preload(_ROLES)
+            missing = modules.preload(_ROLES) + kernels.load()
         self._places = personal.places()
         gc.freeze()
         say(f"{len(sys.modules)} modules of {self._build.name} loaded in {time.monotonic() - started:.1f} s")
@@ -134,7 +134,7 @@ class ForkServer:
             caller.close()
             connection.close()
             person.take_over(wanted, self._places)
-            return person.main()
+            return kernels.leave_helper(self._environment) or person.main()
         except (OSError, ValueError, KeyError, Refused) as error:
             refuse(connection, str(error) or type(error).__name__)
             os._exit(1)

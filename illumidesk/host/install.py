@@ -163,6 +163,8 @@ def _install(options: InstallOptions, paths: Paths, progress: Progress) -> Outco
         seeded = _ensure_people(options, record, paths, progress)
     with progress.step("Removing what is no longer used"):
         ensure_kernels(paths)
+        # They would keep their builds in use.
+        units.renew_fork_servers(progress)
         for build in remove_old_builds(paths):
             progress.record(f"removed {build}")
     first = record.first

@@ -265,6 +265,11 @@ def ensure_running(paths: Paths, progress: Progress) -> list[str]:
     return touched
 
 
+def renew_fork_servers(progress: Progress) -> None:
+    """Have the fork servers that run load what their environments are now. Servers go on."""
+    progress.run(["systemctl", "try-restart", "illumidesk-forkserver@*.service"], check=False)
+
+
 def unit_failed(unit: str, progress: Progress, message: str) -> IllumiDeskError:
     """The error that says why a unit does not run, by its journal."""
     journal = progress.run(["journalctl", "--no-pager", "-o", "cat", "-n", "15", "-u", unit], check=False)

@@ -18,7 +18,7 @@ from typing import get_args
 
 from illumidesk import names, settings
 from illumidesk.errors import IllumiDeskError
-from illumidesk.host import descriptions, locks
+from illumidesk.host import descriptions, locks, units
 from illumidesk.host.conffiles import write_file
 from illumidesk.host.descriptions import Description
 from illumidesk.host.environments import (
@@ -371,6 +371,8 @@ def build(
                 keep_same=True,
                 before_swap=keep,
             )
+        if changed:
+            units.renew_fork_servers(progress)
         _tidy(paths)
     return environment, changed
 

@@ -103,9 +103,37 @@ def test_what_modules_know_of_a_person_is_the_persons(classroom: Classroom, fork
     forked.server("PUT", f"lab/api/settings/{theme}", {"raw": '{"theme": "JupyterLab Dark"}'})
     folder = "/home/fork1/.jupyter/lab/user-settings/@jupyterlab/apputils-extension"
     assert "Dark" in classroom.machine.read_text(f"{folder}/themes.jupyterlab-settings")
-    forked.server("PUT", "api/contents/old.txt", {"type": "file", "format": "text", "content": "old"})
-    forked.server("DELETE", "api/contents/old.txt")
-    assert classroom.machine.read_text("/home/fork1/.local/share/Trash/files/old.txt") == "old"
+
+
+def test_kernels_are_forked_within_the_unit(classroom: Classroom, forked: Person) -> None:
+    kernel = forked.start_kernel()
+    assert "Kernel forked as process" in classroom.journal("jupyter-fork1.service")
+    said = kernel.run("import os, sys; print(os.getpid(), os.getppid(), sys.path[0], __name__, os.getcwd())").split()
+    assert said[2:] == ["__main__", "/home/fork1"] or said[3:] == ["__main__", "/home/fork1"], said
+    for number in said[:2]:
+        assert "/jupyter-fork1.service" in classroom.machine.read_text(f"/proc/{number}/cgroup")
+    status = classroom.machine.read_text(f"/proc/{said[0]}/status")
+    assert "NoNewPrivs:\t1\n" in status
+    assert "Uid:\t0" not in status
+    # Nothing of the debugger, which would open a port (config/ipython).
+    assert kernel.run("import sys; print('debugpy' in sys.modules)").strip() == "False"
+    # Interrupted, restarted, ended by its own hand: as any kernel.
+    forked.server("POST", f"api/kernels/{kernel.id}/interrupt")
+    assert kernel.run("6*7") == "42"
+    forked.server("POST", f"api/kernels/{kernel.id}/restart")
+    assert kernel.run("6*7") == "42"
+    again = kernel.run("import os; print(os.getpid())").strip()
+    assert again != said[0]
+    classroom.machine.run(["kill", "-9", again])
+    until(lambda: kernel.run("6*7") == "42" and kernel.run("import os; print(os.getpid())").strip() != again)
+    kernel.stop()
+    until(lambda: classroom.machine.run(["test", "-e", f"/proc/{again}"], check=False).returncode != 0)
+
+
+def test_no_two_kernels_draw_the_same_numbers(forked: Person) -> None:
+    draw = "import random, uuid, tempfile; print(random.random(), uuid.uuid4(), next(tempfile._get_candidate_names()))"
+    one, other = (forked.start_kernel().run(draw).split() for _ in range(2))
+    assert all(first != second for first, second in zip(one, other, strict=True))
 
 
 def test_own_packages_are_started_with_the_ordinary_way(classroom: Classroom, ordinary: Person) -> None:

@@ -222,3 +222,61 @@ def test_extensions_that_configuration_names(tmp_path: Path) -> None:
 
 def test_what_cannot_be_imported_is_told() -> None:
     assert modules.load(["json", "there_is_no_such_module"]) == ["there_is_no_such_module"]
+
+
+KERNELS = """
+import os, sys, time
+from illumidesk.forkserver import kernels, personal
+from illumidesk.forkserver.caller import Refused
+
+def main():
+    print(os.getcwd(), sys.argv[1:], os.environ["X"], os.getppid() == int(os.environ["JPY_PARENT_PID"]), flush=True)
+    if os.environ["X"] == "sleep":
+        time.sleep(60)
+    sys.exit(7)
+
+kernels._main = main
+mine = {"LANG": "C.UTF-8", "HOME": "/nonexistent"}
+command = [sys.executable, "-m", "ipykernel_launcher", "-f", "file.json"]
+try:
+    kernels.fork(command, mine, "/")
+except Refused as error:
+    print(error, flush=True)
+run = kernels.leave_helper(personal.Environment({"LANG": "C.UTF-8"}))
+if run:
+    sys.exit(run())
+for variables, argv in (({"PYTHONPATH": "/x"}, command), ({}, ["/usr/bin/python", *command[1:]]), ({}, command[:1])):
+    try:
+        kernels.fork(argv, {**mine, **variables}, "/")
+    except Refused as error:
+        print(error, flush=True)
+one = kernels.fork(command, {**mine, "X": "1"}, "/usr")
+print(one.wait(), one.poll(), flush=True)
+other = kernels.fork(command, {**mine, "X": "sleep"}, "/")
+time.sleep(1)
+print(other.poll(), flush=True)
+other.kill()
+print(other.wait(), flush=True)
+last = kernels.fork(command, {**mine, "X": "sleep"}, "/")
+time.sleep(1)
+os.kill(kernels.helper.pid, 9)
+print(last.wait(), flush=True)
+os.kill(last.pid, 9)
+"""
+
+
+def test_kernels_are_forked_from_a_helper() -> None:
+    done = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "this server started the ordinary way",
+        "the variable PYTHONPATH is set",
+        "it is not the environment's own Python kernel",
+        "it is not the environment's own Python kernel",
+        "/usr ['-f', 'file.json'] 1 True",
+        "7 7",
+        "/ ['-f', 'file.json'] sleep True",
+        "None",
+        "-9",
+        "/ ['-f', 'file.json'] sleep True",
+        "-9",
+    ]

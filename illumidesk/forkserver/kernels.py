@@ -1,0 +1,233 @@
+"""Kernels forked within a person's unit, from a helper that the person's server leaves behind when it begins.
+
+The helper is a fork of the process that the fork server forked, before it became a server: it has the environment's
+modules in memory, no threads and no event loop, and is the person's already. So nobody asks root for a kernel, and a
+kernel is in the same sandbox as any other process of the unit. The helper ends with its server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from illumidesk.forkserver import linux, person
+from illumidesk.forkserver.caller import Refused
+from illumidesk.forkserver.client import pack, unpack
+from illumidesk.forkserver.personal import Environment
+
+#: How jupyter_client starts the environment's own Python kernel.
+_LAUNCHER = ["-m", "ipykernel_launcher"]
+#: What kernels are made of.
+_MODULES = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "IPython.core.completer")
+#: What notebooks commonly begin with, where it is installed. Not matplotlib: what it finds in a home and in the folder
+#: of a notebook when it is imported is in too many places to be put right.
+_PACKAGES = ("numpy", "pandas")
+#: Bytes of a request: more than a packet of a unix socket can hold.
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True)
+class Helper:
+    """The server's end.
+
+    Args:
+        pid: the helper's.
+        channel: where requests go.
+        loaded: with what the modules in memory were loaded.
+    """
+
+    pid: int
+    channel: socket.socket
+    loaded: Environment
+
+
+#: Of this process; none where the server started the ordinary way.
+helper: Helper | None = None
+
+
+class ForkedKernel:
+    """A kernel, as far as jupyter_client uses `subprocess.Popen`.
+
+    Args:
+        pid: its process, which leads a session of its own.
+        connection: where the helper tells how it ended.
+    """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._connection = connection
+
+    def poll(self) -> int | None:
+        """How it ended; None while it runs."""
+        if self.returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                self._learn(socket.MSG_DONTWAIT)
+        return self.returncode
+
+    def wait(self) -> int:
+        """Wait until it has ended; how."""
+        if self.returncode is None:
+            self._learn(0)
+        assert self.returncode is not None  # noqa: S101 -- just learnt
+        return self.returncode
+
+    def _learn(self, flags: int) -> None:
+        said = self._connection.recv(32, flags)
+        # Without a helper there are no kernels (they look whether their parent is there).
+        self.returncode = int(said) if said else -signal.SIGKILL
+        self._connection.close()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def leave_helper(loaded: Environment) -> Callable[[], Any] | None:
+    """Fork the helper of this process, which is about to become a server.
+
+    Returns:
+        None in the server. In a forked kernel, long afterwards, what it has to do.
+    """
+    global helper
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        helper = Helper(pid, ours, loaded)
+        return None
+    ours.close()
+    os.setsid()
+    # A kernel that is asked to end ends; the helper goes by its channel.
+    with contextlib.suppress(OSError):
+        linux.set_name("kernel-helper")
+        linux.set_command_line([b"kernel-helper (kernels are forked from it)"])
+    gc.freeze()
+    return _serve(theirs)
+
+
+def fork(command: list[str], variables: Mapping[str, str], folder: str) -> ForkedKernel:
+    """Have a kernel forked.
+
+    Args:
+        command: what would start it.
+        variables: its environment.
+        folder: where it starts.
+
+    Raises:
+        Refused: where a fork would not be what the command starts.
+        OSError: where the helper does not answer.
+    """
+    if helper is None:
+        raise Refused("this server started the ordinary way")
+    if command[:3] != [sys.executable, *_LAUNCHER]:
+        raise Refused("it is not the environment's own Python kernel")
+    person.check_variables(variables, helper.loaded)
+    launcher = importlib.util.find_spec(_LAUNCHER[1])
+    if launcher is None or launcher.origin is None:
+        raise Refused("there is no ipykernel")
+    arguments = [launcher.origin, *command[3:]]
+    # ipykernel looks whether this is its parent still.
+    environment = {**variables, "JPY_PARENT_PID": str(helper.pid)}
+    message = pack(
+        [os.fsencode(word) for word in arguments],
+        {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
+        os.fsencode(folder),
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        socket.send_fds(helper.channel, [message], [nothing, 1, 2, theirs.fileno()])
+    finally:
+        os.close(nothing)
+        theirs.close()
+    ours.settimeout(10)
+    said = ours.recv(32)
+    ours.settimeout(None)
+    if not said:
+        raise OSError("the helper has ended")
+    return ForkedKernel(int(said), ours)
+
+
+def _serve(channel: socket.socket) -> Callable[[], Any]:
+    """Fork kernels until the server has gone. Returns in each kernel alone."""
+    kernels: dict[int, tuple[int, int]] = {}  # descriptor of the process → its number, and where to tell its end
+    while True:
+        ready, _, _ = select.select([channel.fileno(), *kernels], [], [])
+        for ended in set(ready) & kernels.keys():
+            pid, answer = kernels.pop(ended)
+            _tell(answer, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            os.close(answer)
+            os.close(ended)
+        if channel.fileno() not in ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(channel, _MOST, 4)
+        if not message:
+            os._exit(0)
+        *streams, answer = descriptors
+        pid = os.fork()
+        if pid == 0:
+            channel.close()
+            os.setsid()
+            person.take_over(person.Program(*unpack(message), streams), [])
+            # As `python -m` has it: not the folder of the server's program.
+            del sys.path[0]
+            return _main
+        kernels[os.pidfd_open(pid)] = pid, answer
+        _tell(answer, pid)
+        for stream in streams:
+            os.close(stream)
+
+
+def _tell(answer: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(answer, b"%d" % number)
+
+
+def _main() -> None:
+    from ipykernel import kernelapp
+
+    kernelapp.launch_new_instance()
+
+
+def load() -> list[str]:
+    """Import what kernels are made of, and the packages that notebooks commonly begin with, where they are installed.
+
+    Returns:
+        Packages that are installed and cannot be imported.
+    """
+    from illumidesk.forkserver import modules
+
+    # As config/ipython/ipython_kernel_config.py has it: ipykernel takes debugpy for missing.
+    absent: Any = None
+    sys.modules["debugpy"] = absent
+    try:
+        modules.load(["ipykernel.debugger"])
+    finally:
+        del sys.modules["debugpy"]
+    return modules.load([*_MODULES, *(name for name in _PACKAGES if _installed(name))])
+
+
+def _installed(name: str) -> bool:
+    return any((Path(folder) / name).is_dir() for folder in sys.path)
