@@ -29,7 +29,7 @@ and wrote this page.
 ![What each system needs, as a multiple of what stock needs](benchmarks.svg)
 
 {about}
-
+{quick}
 Stock is what its documentation has: JupyterHub as root with SystemdSpawner, configurable-http-proxy, accounts made by
 `useradd`, JupyterLab, Notebook and nbgrader with all their extensions, and every timeout as it comes. Where a stock
 server would not have come up in its time, its hub had long timeouts: only so is there anything to compare.
@@ -59,6 +59,12 @@ The exponent says how a figure grows with the number of people: 0 is not at all,
 - At the first launch, IllumiDesk makes an account on the machine for a person and puts them into their course. Stock
   people have accounts from the start, and its authenticator makes none.
 - The idle hub was measured with stand-ins instead of servers: units as real ones, that answer and report activity.
+"""
+
+QUICK = """
+```{warning}
+These figures are of a quick run with few people, which shows that the measurements work. They compare nothing.
+```
 """
 
 
@@ -186,6 +192,7 @@ def write(folder: Path, target: Path, percent: int) -> None:
         for outcome in outcomes
     )
     page = PAGE.format(
+        quick=QUICK if "quick" in folder.parts else "",
         about=f"Measured, in this order:\n\n{about}",
         table=table(figures),
         forked=" (servers started from scratch, and from the fork server)" if _forked(figures) else "",
