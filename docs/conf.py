@@ -12,8 +12,8 @@ release = re.search(r'__version__ = "([^"]+)"', _package.read_text("utf-8"))[1]
 
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
-# Included in security.md, no page by itself.
-exclude_patterns = ["_build", "_security_figures.md"]
+# Included in other pages, no pages by themselves.
+exclude_patterns = ["_build", "_security_figures.md", "_capacity_figures.md"]
 
 html_theme = "furo"
 html_title = f"IllumiDesk {release}"

@@ -127,6 +127,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
             await self._wait_until_listening()
         # One that is slow goes on without a turn. That it ended is still noticed, and told.
         while not await accepts(self.socket):
+            await asyncio.sleep(0.1)
             await self._wait_until_listening()
 
     async def _start_unit(self) -> None:

@@ -72,11 +72,15 @@ def exponent(points: Sequence[tuple[float, float]]) -> float | None:
 
 
 def growth(figures: Sequence[Figure]) -> list[tuple[str, str, list[tuple[int, float]], float]]:
-    """What was measured for several numbers of people: (what and its unit, system, points, exponent)."""
+    """What was measured for several numbers of people, and is better where it is less.
+
+    Returns:
+        what and its unit, the system, the points (people, value), and the exponent.
+    """
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for figure in figures:
         for system, value in figure.values.items():
-            if figure.people and value is not None:
+            if figure.people and figure.less and value is not None:
                 found.setdefault((f"{figure.what}, {figure.unit}", system), []).append((figure.people, value))
     grown = []
     for (what, system), points in found.items():
