@@ -14,8 +14,11 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    # The loop begins when the server listens.
-    server.io_loop.add_callback(_tell, server.log)
+    """Nothing yet: it does not listen, though its loop may run already (JupyterHub's extension asks the hub meanwhile)."""
+
+
+async def _start_jupyter_server_extension(server: Any) -> None:
+    _tell(server.log)
 
 
 def _tell(log: Any) -> None:
