@@ -14,7 +14,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    """Nothing yet: it does not listen, though its loop may run already (JupyterHub's extension asks the hub meanwhile)."""
+    """Nothing yet: it does not listen, though its loop may run (JupyterHub's extension asks the hub meanwhile)."""
 
 
 async def _start_jupyter_server_extension(server: Any) -> None:
