@@ -25,7 +25,7 @@ STAND_INS = {
     "JUPYTERHUB_SERVICE_PREFIX": "/illumidesk-prefix-of-somebody/",
 }
 #: What is the same for everybody whose server the hub starts.
-CONSTANT = {"JUPYTER_PREFER_ENV_PATH": "1", "LANG": "C.UTF-8"}
+CONSTANT = {"JUPYTER_PATH": "/opt/illumidesk/share/jupyter", "JUPYTER_PREFER_ENV_PATH": "1", "LANG": "C.UTF-8"}
 #: Read by code that looks for programs, which it does again when it needs one.
 _FREE = frozenset({"PATH"})
 _SYSTEMD = ("NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "MAINPID", "LOGNAME", "SHELL")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from illumidesk.forkserver import caller, client, likeness, modules, person, personal
 from illumidesk.forkserver.caller import Refused
+from illumidesk.spawners.choice import server_variables
 
 WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
 NAME = WORD.filter(lambda word: word != b"" and b"=" not in word)
@@ -280,3 +281,10 @@ def test_kernels_are_forked_from_a_helper() -> None:
         "/ ['-f', 'file.json'] sleep True",
         "-9",
     ]
+
+
+def test_the_parent_has_what_the_hub_gives_to_every_server() -> None:
+    given = server_variables(Path("/opt/illumidesk/roles/learner"), Path("/opt/illumidesk/envs/default"))
+    assert personal.CONSTANT.items() <= given.items()
+    # The rest is a role's, or read when it is used.
+    assert given.keys() - personal.CONSTANT.keys() == {"JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "PATH"}
