@@ -339,6 +339,10 @@ def _with_properties(state: UnitState, values: dict[str, Any]) -> UnitState:
     # Newer systemd passes through `failed` on its way to Restart=; for us the unit goes on
     if changes.get("sub_state", "").endswith("-before-auto-restart"):
         changes["active_state"] = "activating"
+    # Between the two halves of `systemctl restart` a unit is inactive with a job that will start it: it goes on, too
+    job, _ = values.get("Job", (0, ""))
+    if job and changes.get("active_state") in ("inactive", "failed"):
+        changes["active_state"] = "activating"
     return dataclasses.replace(state, **changes)
 
 
