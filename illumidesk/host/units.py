@@ -270,6 +270,12 @@ def renew_fork_servers(progress: Progress) -> None:
     progress.run(["systemctl", "try-restart", "illumidesk-forkserver@*.service"], check=False)
 
 
+def end_fork_server(environment: str, progress: Progress) -> None:
+    """End the fork server of an environment that goes, which would keep its build in use. Servers go on."""
+    unit = f"illumidesk-forkserver@{environment}"
+    progress.run(["systemctl", "stop", f"{unit}.socket", f"{unit}.service"], check=False)
+
+
 def unit_failed(unit: str, progress: Progress, message: str) -> IllumiDeskError:
     """The error that says why a unit does not run, by its journal."""
     journal = progress.run(["journalctl", "--no-pager", "-o", "cat", "-n", "15", "-u", unit], check=False)

@@ -440,6 +440,7 @@ def remove(name: str, paths: Paths) -> list[str]:
         if link.is_symlink():
             removed.append(str(link))
             link.unlink()
+        units.end_fork_server(name, Progress())
         for file in (lock_file(name, paths), description_file(name, paths)):
             if file.exists():
                 removed.append(str(file))
