@@ -48,13 +48,13 @@ def page(browser: Browser, classroom: Classroom) -> Iterator[Page]:
         context.close()
 
 
-def enter(page: Page, path: str) -> None:
+def enter(page: Page, path: str, *, query: str = "", arrive: str = "") -> None:
     """By the link that an LMS would have: sign in first, start the server, and arrive."""
-    page.goto(f"/hub/user-redirect/{path}")
+    page.goto(f"/hub/user-redirect/{path}{query}")
     page.get_by_label("Username").fill(NAME)
     page.locator("#password_input").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(re.compile(rf"/user/{NAME}/{path}"), timeout=180_000)
+    page.wait_for_url(re.compile(re.escape(arrive or f"/user/{NAME}/{path}")), timeout=180_000)
 
 
 def wait_for_file(classroom: Classroom, file: str, text: str) -> None:
@@ -115,7 +115,7 @@ def test_theia(page: Page, classroom: Classroom) -> None:
 @pytest.mark.parametrize(("path", "opened"), [("lab", "lab/tree/hello.py"), ("tree", "edit/hello.py")])
 def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: str) -> None:
     have(classroom, "vscode")
-    enter(page, f"{opened}?reset")
+    enter(page, opened, query="?reset")
     editor = page.locator(".jp-FileEditor .cm-content").first
     expect(editor).to_contain_text("print(1)", timeout=180_000)
     editor.click()
@@ -124,12 +124,12 @@ def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: s
     page.keyboard.press("Control+S")
     wait_for_file(classroom, FILE, "by Jupyter")
     if path == "lab":
-        page.keyboard.press("Control+Shift+L")
+        page.locator("[data-command='launcher:create']:visible").first.click()
         # What is installed is in its launcher, too.
         expect(page.locator(".jp-LauncherCard").filter(has_text="VS Code").first).to_be_visible()
         page.locator(".jp-LauncherCard").filter(has_text="Terminal").first.click()
     else:
-        page.goto(f"/user/{NAME}/terminals/new/1")
+        page.goto(f"/user/{NAME}/terminals/1")
     terminal = page.locator(".jp-Terminal").first
     expect(terminal).to_be_visible(timeout=60_000)
     page.wait_for_timeout(2000)
@@ -149,10 +149,21 @@ def test_rstudio_stand_in(page: Page, classroom: Classroom) -> None:
 
 
 def test_a_program_that_is_not_there(page: Page, classroom: Classroom) -> None:
+    have(classroom, "rstudio")
     classroom.cli("user", "stop", NAME, check=False)
     classroom.cli("workspace", "remove", "rstudio", "--yes")
     try:
-        enter(page, "rstudio")
+        enter(page, "rstudio", arrive="/hub/workspaces/rstudio")
+        expect(page.get_by_role("alert")).to_contain_text("RStudio is not installed on this machine")
+        # The stand-in brought R and its kernel, which stay.
+        page.get_by_role("link", name="R in JupyterLab").click()
+        page.wait_for_url(re.compile(rf"/user/{NAME}/lab"), timeout=180_000)
+        page.locator("[data-command='launcher:create']:visible").first.click()
+        expect(page.locator(".jp-LauncherCard").filter(has_text=re.compile(r"^\s*R")).first).to_be_visible(
+            timeout=180_000
+        )
+        # An old link to the program itself is answered by the server, in a sentence.
+        page.goto(f"/user/{NAME}/rstudio/")
         expect(page.get_by_role("heading", name="RStudio cannot be opened")).to_be_visible()
         expect(page.get_by_text("illumidesk workspace install rstudio")).to_be_visible()
         expect(page.get_by_role("link", name=re.compile("JupyterLab"))).to_be_visible()
