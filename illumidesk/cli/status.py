@@ -70,6 +70,7 @@ def gather(interval: float = _INTERVAL) -> dict[str, Any]:
         "ok": bool(hub["answers"]) and bool(services) and all(unit.active_state == "active" for unit in services),
         "hub": hub,
         "services": [unit.as_dict() for unit in services],
+        "fork_servers": [unit.as_dict() for unit in units if unit.kind == "fork_server"],
         "host": host,
         "class": {
             "memory": memory,
@@ -193,7 +194,7 @@ def _print(report: dict[str, Any]) -> None:
                     percent(row["cpu_percent"]),
                     row["tasks"],
                 )
-                for row in report["services"]
+                for row in report["services"] + report["fork_servers"]
             ],
             right=["Since", "Memory", "CPU", "Tasks"],
         )

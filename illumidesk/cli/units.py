@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterable
@@ -10,12 +11,13 @@ from typing import Any, Literal
 
 import psutil
 
-Kind = Literal["service", "server", "grader", "slice"]
+Kind = Literal["service", "fork_server", "server", "grader", "slice"]
 
 #: Everybody's servers together.
 USERS_SLICE = "illumidesk-users.slice"
 SERVICES = ("illumidesk-proxy.service", "illumidesk-hub.service", "illumidesk-supervisor.service")
-_PATTERNS = (*SERVICES, USERS_SLICE, "jupyter-*.service", "illumidesk-grader@*.service")
+_FORK_SERVER = "illumidesk-forkserver@"
+_PATTERNS = (*SERVICES, f"{_FORK_SERVER}*.service", USERS_SLICE, "jupyter-*.service", "illumidesk-grader@*.service")
 _PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,StateChangeTimestampMonotonic,"
     "MemoryCurrent,MemoryMax,CPUUsageNSec,TasksCurrent"
@@ -30,7 +32,7 @@ class Unit:
     Args:
         unit: its name in systemd.
         kind: what it is.
-        name: the person's or the course's; the service's own otherwise.
+        name: the person's, the course's or the environment's; the service's own otherwise.
         active_state: systemd's ActiveState; `not-found` where there is no such unit.
         sub_state: systemd's SubState.
         result: why it ended, in systemd's words.
@@ -141,7 +143,7 @@ def _unit(properties: dict[str, str], cpu_percent: float | None) -> Unit:
     pid = int(properties.get("MainPID") or 0)
     memory, cpu = _number(properties, "MemoryCurrent"), _processor_time(properties)
     if memory is None and pid:
-        memory = _resident(pid)
+        memory = _in_memory(pid)
     changed = _number(properties, "StateChangeTimestampMonotonic")
     found = properties.get("LoadState") != "not-found"
     return Unit(
@@ -170,6 +172,8 @@ def _kind_and_name(unit: str) -> tuple[Kind, str]:
         return "server", stem.removeprefix("jupyter-")
     if stem.startswith("illumidesk-grader@"):
         return "grader", stem.removeprefix("illumidesk-grader@")
+    if stem.startswith(_FORK_SERVER):
+        return "fork_server", stem.removeprefix(_FORK_SERVER)
     return "service", stem.removeprefix("illumidesk-")
 
 
@@ -197,11 +201,15 @@ def _processor_time(properties: dict[str, str]) -> float | None:
     return total
 
 
-def _resident(pid: int) -> int:
+def _in_memory(pid: int) -> int:
     total = 0
     for process in _family(pid):
         try:
-            total += process.memory_info().rss
+            # Forked servers share most of their memory: each counts for its part, where that may be read.
+            total += process.memory_full_info().pss
+        except psutil.AccessDenied:
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
         except psutil.Error:
             continue
     return total

@@ -712,6 +712,17 @@ def test_how_many_more_fit(used: tuple[int, ...], limit: int | None, memory: int
     assert left == found
 
 
+def test_status_shows_fork_servers_beside_the_services(illumidesk: Run, hub: FakeHub, systemd: Systemd) -> None:
+    systemd.show(*SERVICES, block("illumidesk-forkserver@default.service", state="failed", sub="failed", pid=7))
+    result = illumidesk("status")
+    # Without it servers start, slower.
+    assert result.code == 0
+    assert "illumidesk-forkserver@default" in result.out
+    report = illumidesk("status", "--json").json()
+    assert [one["name"] for one in report["fork_servers"]] == ["default"]
+    assert len(report["services"]) == 3
+
+
 def test_status_while_the_hub_is_down(illumidesk: Run, systemd: Systemd) -> None:
     services = [
         SERVICES[0],
