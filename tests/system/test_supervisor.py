@@ -221,9 +221,10 @@ def test_units_outlive_a_killed_supervisor(classroom: Classroom, ann: Person) ->
     pid = states(classroom)[ann.unit]["main_pid"]
     shell(classroom, "systemctl stop sup-events 2>/dev/null || true; rm -f /root/events")
     root(classroom, "systemd-run", "--unit=sup-events", "--collect", "sh", "-c", _EVENTS)
-    until(lambda: "ready" in root(classroom, "cat", "/root/events", check=False))
+    ready = '"event": "ready"'
+    until(lambda: ready in root(classroom, "cat", "/root/events", check=False))
     root(classroom, "systemctl", "kill", "--signal=KILL", "illumidesk-supervisor")
-    until(lambda: root(classroom, "cat", "/root/events").count('"ready"') == 2)
+    until(lambda: root(classroom, "cat", "/root/events").count(ready) == 2)
     unit = states(classroom)[ann.unit]
     assert (unit["active_state"], unit["main_pid"]) == ("active", pid)
     root(classroom, "kill", "-9", str(pid))
