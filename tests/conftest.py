@@ -54,7 +54,7 @@ def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
     name = pytestconfig.getoption("--machine")
     if name:
         room = Classroom(Machine.attach(name), port)
-        room.wait_for_hub()
+        ask_nobody(room)
         yield room
         return
     machine = Machine("tests", pytestconfig.getoption("--release"), memory_limits=True)
@@ -63,11 +63,21 @@ def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
         machine.copy_checkout(SOURCE)
         room = Classroom(machine, port)
         room.install()
-        room.wait_for_hub()
+        ask_nobody(room)
         yield room
     finally:
         keep_journal(machine)
         machine.down()
+
+
+def ask_nobody(room: Classroom) -> None:
+    """Start people's servers without a question: some tests install programs, and then everybody would be asked.
+
+    Those that are about the question ask for it.
+    """
+    room.wait_for_hub()
+    room.cli("config", "set", "workspaces.ask", "never")
+    room.cli("config", "reload")
 
 
 def keep_journal(machine: Machine) -> None:

@@ -18,8 +18,8 @@ def choice(classroom: Classroom) -> Iterator[Classroom]:
     classroom.cli("config", "set", "workspaces.ask", "always")
     classroom.cli("config", "reload")
     yield classroom
-    for key in ("workspaces.ask", "courses.intro101.workspaces"):
-        classroom.cli("config", "unset", key)
+    classroom.cli("config", "set", "workspaces.ask", "never")
+    classroom.cli("config", "unset", "courses.intro101.workspaces")
     classroom.cli("config", "reload")
 
 
