@@ -97,8 +97,8 @@ def set_command_line(words: list[bytes]) -> None:
     """The process's command line, as `ps` shows it."""
     global _command_line  # the kernel reads it as long as the process lives
     text = b"\0".join(words) + b"\0"
-    _command_line = ctypes.create_string_buffer(text, len(text))
-    start = ctypes.addressof(_command_line)
+    fresh = ctypes.create_string_buffer(text, len(text))
+    start = ctypes.addressof(fresh)
     # The fields behind the name and the state, of which the first is number 4 in proc(5).
     after = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[1:]
     fields = [0, 0, 0, *map(int, after)]
@@ -108,6 +108,7 @@ def set_command_line(words: list[bytes]) -> None:
         stat[51], None, 0, -1,
     )  # fmt: skip
     _prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(layout), ctypes.sizeof(layout))
+    _command_line = fresh
 
 
 _command_line: Any = None
