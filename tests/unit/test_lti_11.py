@@ -312,12 +312,11 @@ def test_browsers_make_cr_lf_of_lf(platform: LMS, verify: Verify) -> None:
 VALUE = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
-@given(
-    values=st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), VALUE, max_size=6
-    ),
-    secret=VALUE,
-)
+#: Any, but the one that says where a launch leads: that must be an address.
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda name: name != "next")
+
+
+@given(values=st.dictionaries(NAME, VALUE, max_size=6), secret=VALUE)
 def test_any_text_is_signed_as_the_rfc_says(values: dict[str, str], secret: str) -> None:
     platform = LMS(secret=secret)
     fields = {f"custom_{name}": value for name, value in values.items()} | platform.fields()
