@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.classroom import ARTEFACTS, Classroom
 from tests.support.person import PASSWORD
@@ -66,20 +66,6 @@ def wait_for_file(classroom: Classroom, file: str, text: str) -> None:
         time.sleep(0.5)
 
 
-def run_in_terminal(page: Page, classroom: Classroom, printed: str, terminal: Locator | None = None) -> None:
-    """Type a command; once more where a terminal that was just opened did not take it in yet."""
-    deadline = time.monotonic() + 90
-    while True:
-        if terminal is not None:
-            terminal.click()
-        page.keyboard.type("\nid -un > said; python3 hello.py | tee -a said\n")
-        page.wait_for_timeout(8000)
-        said = classroom.machine.run(["cat", f"/home/{NAME}/said"], check=False).stdout
-        if f"{NAME}\n{printed}" in said:
-            return
-        assert time.monotonic() < deadline, said
-
-
 def test_vscode(page: Page, classroom: Classroom) -> None:
     have(classroom, "vscode")
     enter(page, "vscode")
@@ -95,7 +81,8 @@ def test_vscode(page: Page, classroom: Classroom) -> None:
     page.keyboard.press("Control+`")
     expect(page.locator(".terminal-wrapper.active .xterm-rows, .terminal-wrapper.active canvas").first).to_be_visible()
     page.wait_for_timeout(2000)
-    run_in_terminal(page, classroom, "by VS Code")
+    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+    wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby VS Code")
     # No chat, no question about trust, nothing about telemetry.
     expect(page.get_by_text(re.compile("Do you trust|telemetry", re.I))).to_have_count(0)
     expect(page.get_by_role("tab", name=re.compile("Chat"))).to_have_count(0)
@@ -120,7 +107,8 @@ def test_theia(page: Page, classroom: Classroom) -> None:
     page.keyboard.press("Control+Shift+`")
     expect(page.locator(".xterm").first).to_be_visible()
     page.wait_for_timeout(2000)
-    run_in_terminal(page, classroom, "by Theia")
+    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+    wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby Theia")
     cookies = {one["path"] for one in page.context.cookies() if "theia" in one.get("name", "").lower()}
     assert cookies <= {f"/user/{NAME}/theia/"}, cookies
     picture(page, "theia")
@@ -147,7 +135,9 @@ def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: s
     terminal = page.locator(".jp-Terminal").first
     expect(terminal).to_be_visible(timeout=60_000)
     page.wait_for_timeout(2000)
-    run_in_terminal(page, classroom, "by Jupyter", terminal)
+    terminal.click()
+    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+    wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby Jupyter")
     picture(page, f"workspace-{path}")
 
 
