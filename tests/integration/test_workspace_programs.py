@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from illumidesk.paths import data
 from tests.support.notebook_server import NotebookServer, notebook_server
 from tests.support.workspaces import RSERVER
 
@@ -139,3 +141,23 @@ def test_no_way_to_ports(server: NotebookServer) -> None:
     port = server.url.split(":")[2].partition("/")[0]
     assert server.get(f"proxy/{port}/user/ana/api")[0] == 404
     assert server.get(f"proxy/127.0.0.1:{port}/user/ana/api")[0] == 404
+
+
+def test_theias_socket(proxy_program: Path, tmp_path: Path) -> None:
+    """With the Node that is installed: a server that asks for a port gets the socket, its owner's alone."""
+    program = (
+        "const http = require('http');"
+        "const server = http.createServer((q, a) => a.end('hello'));"
+        "server.listen(3000, '127.0.0.1', () => { console.log(server.address(), process.env.ILLUMIDESK_SOCKET);"
+        "console.log((require('fs').statSync(process.argv[1]).mode & 0o777).toString(8)); server.close(); });"
+    )
+    preload = data("config", "workspaces", "theia", "socket.cjs")
+    socket = tmp_path / "t.sock"
+    done = subprocess.run(
+        [str(proxy_program / "node/bin/node"), f"--require={preload}", "-e", program, str(socket)],
+        env={"ILLUMIDESK_SOCKET": str(socket)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(socket), "undefined", "600"]

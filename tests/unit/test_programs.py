@@ -9,7 +9,6 @@ import json
 import platform
 import re
 import stat
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -318,29 +317,6 @@ def test_settings_that_are_shipped() -> None:
     shipped = json.loads(data("config", "workspaces", "vscode", "settings.json").read_text())
     assert shipped["telemetry.telemetryLevel"] == "off"
     assert shipped["chat.disableAIFeatures"] is True
-
-
-def test_theias_socket(tmp_path: Path) -> None:
-    """With the Node of this machine, where it has one: a server that asks for a port gets the socket."""
-    program = (
-        "const http = require('http');"
-        "const server = http.createServer((q, a) => a.end('hello'));"
-        "server.listen(3000, '127.0.0.1', () => { console.log(server.address(), process.env.ILLUMIDESK_SOCKET);"
-        "console.log((require('fs').statSync(process.argv[1]).mode & 0o777).toString(8)); server.close(); });"
-    )
-    preload = data("config", "workspaces", "theia", "socket.cjs")
-    socket = tmp_path / "t.sock"
-    try:
-        done = subprocess.run(
-            ["node", f"--require={preload}", "-e", program, str(socket)],
-            env={"ILLUMIDESK_SOCKET": str(socket), "PATH": "/usr/local/bin:/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("no Node on this machine; tests/browser opens the real one")
-    assert done.stdout.split() == [str(socket), "undefined", "600"]
 
 
 def test_roles() -> None:
