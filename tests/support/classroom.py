@@ -114,6 +114,15 @@ class Classroom:
     def is_active(self, unit: str) -> bool:
         return self.show(unit, "ActiveState") == "active"
 
+    def has_memory_limits(self) -> bool:
+        """Whether a unit of this machine that takes more than its MemoryMax= is ended: a host may not lend that."""
+        unit = ["systemd-run", "--quiet", "--wait", "--collect", "-pMemoryMax=64M", "-pMemorySwapMax=0"]
+        try:
+            done = self.machine.run([*unit, "/usr/bin/python3", "-c", "b'x' * (256 << 20)"], check=False, timeout=60)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode != 0
+
     def wait_for_hub(self, timeout: float = 60) -> None:
         """Wait until the hub answers through the proxy."""
         deadline = time.monotonic() + timeout
