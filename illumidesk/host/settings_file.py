@@ -50,7 +50,7 @@ def set_value(path: Path, key: str, given: str) -> str:
 def unset_value(path: Path, key: str) -> bool:
     """Remove `key` from the settings file `path`, so that its default applies. A section keeps its comments.
 
-    A key that the settings do not know is removed as well, where the file has it.
+    A course's last setting takes the course's name with it. A key that the settings do not know is removed as well, where the file has it.
 
     Returns:
         Whether the file had it.
@@ -287,6 +287,14 @@ def _without(text: str, key: str) -> str:
     leaves = [known for known in inside if not settings.keys_inside(known) and yaml_edit.has(raw, known)]
     for gone in leaves or [key]:
         text = yaml_edit.without_value(text, gone)
+    course = ".".join(key.split(".")[:2])
+    left = yaml_edit.load(text)
+    if (
+        course.startswith("courses.")
+        and yaml_edit.has(left, course)
+        and not left["courses"][course.removeprefix("courses.")]
+    ):
+        text = yaml_edit.without_value(text, course)
     return text
 
 

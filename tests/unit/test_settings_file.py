@@ -116,6 +116,7 @@ def test_what_a_course_has_is_set_key_by_key(path: Path) -> None:
     assert not settings_file.unset_value(path, "courses.bio101.environment")
     assert settings_file.unset_value(path, "courses.2024")
     assert settings.load(path).course("2024") == settings.Course()
+    assert path.read_text() == SHIPPED, "nothing is left of a course that has no settings"
 
 
 def test_what_a_course_has_is_set_in_a_file_that_names_others(path: Path) -> None:
