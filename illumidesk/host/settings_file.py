@@ -50,7 +50,8 @@ def set_value(path: Path, key: str, given: str) -> str:
 def unset_value(path: Path, key: str) -> bool:
     """Remove `key` from the settings file `path`, so that its default applies. A section keeps its comments.
 
-    A course's last setting takes the course's name with it. A key that the settings do not know is removed as well, where the file has it.
+    A course's last setting takes the course's name with it. A key that the settings do not know is removed as well,
+    where the file has it.
 
     Returns:
         Whether the file had it.

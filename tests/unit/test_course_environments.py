@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from illumidesk.host.course_environments import add, disuse, remove, use
 from illumidesk.host.environments import keep_wheel, use_wheel
 from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
+from tests.support.disks import nearly_full
 from tests.support.packages import make_wheel
 
 SHARED = "name: default\ndependencies:\n  - pip:\n      - idshared\n"
@@ -87,6 +89,20 @@ def test_what_cannot_be_had_changes_nothing(paths: Paths) -> None:
         add("chem1", ["idnone"], paths, Progress())
     assert not users_environments.description_file("course-chem1", paths).exists()
     assert not (paths.environments / "course-chem1").exists()
+
+
+def test_a_full_disk_changes_nothing(paths: Paths, wheels: Path) -> None:
+    add("bio101", ["idleaf"], paths, Progress())
+    make_wheel(wheels, "idbulky", data=os.urandom(6_000_000))
+    file = users_environments.description_file("course-bio101", paths)
+    builds = paths.opt / "builds"
+    before = (paths.environments / "course-bio101").resolve(), file.read_text(), sorted(builds.iterdir())
+    with nearly_full(builds, 3 << 20):
+        with pytest.raises(IllumiDeskError) as caught:
+            add("bio101", ["idbulky"], paths, Progress())
+        after = (paths.environments / "course-bio101").resolve(), file.read_text(), sorted(builds.iterdir())
+    assert caught.value.message == "the disk is full: the environment course-bio101 could not be built"
+    assert after == before
 
 
 @pytest.mark.parametrize(

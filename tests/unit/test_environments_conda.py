@@ -28,6 +28,7 @@ from illumidesk.host.environments import LOCK, MARKER, keep_wheel, remove_old_bu
 from illumidesk.host.steps import Progress, StepError
 from illumidesk.host.users_environments import create, update
 from illumidesk.paths import Paths
+from tests.support.disks import nearly_full
 from tests.support.packages import MINOR, PLACEHOLDER, CondaChannel, make_wheel
 
 SINGLEUSER = "#!python\nprint('a server')\n"
@@ -432,20 +433,13 @@ def test_a_full_disk(tmp_path: Path, paths: Paths, channel: CondaChannel, wheels
     channel.add("big", files={"share/big.bin": os.urandom(6_000_000)})
     make_wheel(wheels, "bulky", data=os.urandom(6_000_000))
     builds = paths.opt / "builds"
-    kept = tmp_path / "kept"
-    builds.rename(kept)
-    builds.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "none", builds], check=True)
-    try:
-        subprocess.run(["cp", "-a", f"{kept}/.", builds], check=True)
+    with nearly_full(builds, 3 << 20):
         for more, pip in ((("big",), ()), ((), ("bulky",))):
             with pytest.raises(StepError) as caught:
                 update("ml", paths, Progress(), file=described(tmp_path, channel, "python", "greeting", *more, pip=pip))
             assert caught.value.message == "the disk is full: the environment ml could not be built"
             assert [build.name for build in builds.iterdir()] == [first.name]
             assert python(paths, "import greeting; print(greeting.VERSION)") == "1.0"
-    finally:
-        subprocess.run(["umount", builds], check=True)
 
 
 # The command line
