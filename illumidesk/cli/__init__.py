@@ -15,6 +15,7 @@ from illumidesk import __version__
 from illumidesk.cli.base import Group, complain
 from illumidesk.cli.config import config
 from illumidesk.cli.course import course
+from illumidesk.cli.doctor import doctor
 from illumidesk.cli.enroll import enroll, unenroll
 from illumidesk.cli.env import env
 from illumidesk.cli.extension import extension
@@ -46,6 +47,7 @@ def app() -> None:
 
 for command in (
     status,
+    doctor,
     config,
     course,
     user,

@@ -51,7 +51,7 @@ _RSTUDIO_PACKAGE = "rstudio-server"
 _RSTUDIO_UNIT = "rstudio-server.service"
 #: R itself, and its kernel for notebooks.
 _R_PACKAGES = ("r-base-core", "r-cran-irkernel")
-_NO_RSTUDIO = "RStudio Server is not on this machine, and no package index that it uses has it"
+NO_RSTUDIO = "RStudio Server is not on this machine, and no package index that it uses has it"
 
 
 @dataclass(frozen=True)
@@ -409,7 +409,7 @@ def ensure_rstudio(paths: Paths, progress: Progress, *, package: str = "", sha25
     folder = find_rstudio()
     if folder is None:
         raise IllumiDeskError(
-            _NO_RSTUDIO,
+            NO_RSTUDIO,
             hint="download its package for this system from its vendor, Posit, and run: "
             "illumidesk workspace install rstudio --package FILE.deb --sha256 CHECKSUM",
             status=404,
@@ -526,7 +526,7 @@ def find(name: str, paths: Paths) -> Found:
     if name == RSTUDIO:
         note = ""
         if folder is None:
-            note = "" if find_rstudio() else f"{_NO_RSTUDIO}; R works in JupyterLab where r-cran-irkernel is installed"
+            note = "" if find_rstudio() else f"{NO_RSTUDIO}; R works in JupyterLab where r-cran-irkernel is installed"
         return Found(type_, "ready" if folder else "absent", _rstudio_version() if folder else "", folder, 0, note)
     if folder is None:
         return Found(type_, "absent", "", None, 0, "")

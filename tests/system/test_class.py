@@ -180,6 +180,20 @@ def test_status_tells_who_is_online(classroom: Classroom) -> None:
     assert "student1" in shown
 
 
+def test_the_doctor_finds_what_is_wrong(classroom: Classroom) -> None:
+    found = classroom.cli_json("doctor")
+    assert found["ok"], found
+    assert {one["subject"] for one in found["findings"] if one["state"] == "ok"} >= {"services", "hub", "environments"}
+    assert any(one["said"].startswith("RStudio Server is not on this machine") for one in found["findings"])
+    classroom.machine.run(["systemctl", "stop", "illumidesk-supervisor"])
+    try:
+        ill = classroom.cli("doctor", check=False)
+    finally:
+        classroom.machine.run(["systemctl", "start", "illumidesk-supervisor"])
+    assert ill.returncode == 3
+    assert "PROBLEM services     illumidesk-supervisor.service is inactive" in ill.stdout
+
+
 def test_a_setting_is_changed_and_applied_without_stopping_anybody(classroom: Classroom) -> None:
     student = classroom.sign_in("student1")
     student.start_server()
