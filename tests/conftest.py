@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from machine import Machine
 
     from tests.support.classroom import Classroom
+    from tests.support.ways import Way
 
 
 # How long an example takes is the machine's business.
@@ -68,6 +69,17 @@ def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
     finally:
         keep_journal(machine)
         machine.down()
+
+
+@pytest.fixture(scope="module", params=["forked", "ordinary"])
+def way(request: pytest.FixtureRequest, classroom: Classroom) -> Iterator[Way]:
+    """Servers start this way, and every test that asks for it runs in both. The module's servers are `way.start`'s."""
+    from tests.support.ways import Way
+
+    chosen = Way(classroom, request.param)
+    chosen.choose()
+    yield chosen
+    Way(classroom, "forked").choose()
 
 
 def ask_nobody(room: Classroom) -> None:

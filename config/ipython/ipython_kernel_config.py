@@ -1,4 +1,6 @@
-"""Keep kernels off TCP: on a machine that people share, a port on 127.0.0.1 is open to every account of it.
+"""What kernels do on a machine that people share: no TCP ports, and they go first where memory runs out.
+
+A port on 127.0.0.1 is open to every account of the machine.
 
 Installed as ENVIRONMENT/etc/ipython/ipython_kernel_config.py, which IPython runs in each kernel before it opens its
 sockets. `KernelManager.transport=ipc` takes care of a kernel's own channels; two things are left, and end here:
@@ -8,8 +10,12 @@ sockets. `KernelManager.transport=ipc` takes care of a kernel's own channels; tw
   ipykernel binds no TCP port there, nothing is changed.
 - JupyterLab's debugger makes debugpy listen on 127.0.0.1 without asking who connects: whoever connects runs code as the
   one who debugs. It is switched off.
+
+Where a unit's memory is used up, Linux ends its biggest process. With many small kernels that would be the server, and
+with it all of them.
 """
 
+import contextlib
 import inspect
 import os
 import sys
@@ -51,3 +57,7 @@ sys.modules["debugpy"] = None
 import ipykernel.debugger  # noqa: E402,F401
 
 del sys.modules["debugpy"]
+
+# Servers have 300 (OOMScoreAdjust=): a kernel goes before one that is up to 0.3 of the limit bigger.
+with contextlib.suppress(OSError):
+    Path("/proc/self/oom_score_adj").write_text("600")

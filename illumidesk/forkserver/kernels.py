@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import resource
 import select
 import signal
 import socket
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illumidesk.forkserver import linux, person
-from illumidesk.forkserver.caller import Refused
+from illumidesk.forkserver import linux, person, personal
+from illumidesk.forkserver.caller import Refused, parse_status
 from illumidesk.forkserver.client import pack, unpack
 from illumidesk.forkserver.personal import Environment
 
@@ -44,11 +45,13 @@ class Helper:
         pid: the helper's.
         channel: where requests go.
         loaded: with what the modules in memory were loaded.
+        inherited: what kernels have of it (`_inherited`).
     """
 
     pid: int
     channel: socket.socket
     loaded: Environment
+    inherited: tuple[object, ...]
 
 
 #: Of this process; none where the server started the ordinary way.
@@ -115,16 +118,16 @@ def leave_helper(loaded: Environment) -> Callable[[], Any] | None:
     pid = os.fork()
     if pid:
         theirs.close()
-        helper = Helper(pid, ours, loaded)
+        helper = Helper(pid, ours, loaded, _inherited())
         return None
     ours.close()
     os.setsid()
     # A kernel that is asked to end ends; the helper goes by its channel.
     with contextlib.suppress(OSError):
         linux.set_name("kernel-helper")
-        linux.set_command_line([b"kernel-helper (kernels are forked from it)"])
+        linux.set_beginning([b"kernel-helper (kernels are forked from it)"], os.environb)
     gc.freeze()
-    return _serve(theirs)
+    return _serve(theirs, loaded)
 
 
 def fork(command: list[str], variables: Mapping[str, str], folder: str) -> ForkedKernel:
@@ -143,6 +146,8 @@ def fork(command: list[str], variables: Mapping[str, str], folder: str) -> Forke
         raise Refused("this server started the ordinary way")
     if command[:3] != [sys.executable, *_LAUNCHER]:
         raise Refused("it is not the environment's own Python kernel")
+    if _inherited() != helper.inherited:
+        raise Refused("this server has changed its umask, nice value or processors")
     person.check_variables(variables, helper.loaded)
     launcher = importlib.util.find_spec(_LAUNCHER[1])
     if launcher is None or launcher.origin is None:
@@ -167,10 +172,19 @@ def fork(command: list[str], variables: Mapping[str, str], folder: str) -> Forke
     ours.settimeout(None)
     if not said:
         raise OSError("the helper has ended")
-    return ForkedKernel(int(said), ours)
+    pid = int(said)
+    # A server raises how many files it may open (`ServerApp.min_open_files_limit`), for its kernels as well.
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+    return ForkedKernel(pid, ours)
 
 
-def _serve(channel: socket.socket) -> Callable[[], Any]:
+def _inherited() -> tuple[object, ...]:
+    """What a process has of the one that forked it, and may have changed since: by a person's configuration, say."""
+    umask = parse_status(Path("/proc/self/status").read_text("utf-8"))["Umask"]
+    return umask, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+
+
+def _serve(channel: socket.socket, loaded: Environment) -> Callable[[], Any]:
     """Fork kernels until the server has gone. Returns in each kernel alone."""
     kernels: dict[int, tuple[int, int]] = {}  # descriptor of the process → its number, and where to tell its end
     while True:
@@ -192,7 +206,7 @@ def _serve(channel: socket.socket) -> Callable[[], Any]:
             os.setsid()
             person.take_over(person.Program(*unpack(message), streams), [])
             # As `python -m` has it: not the folder of the server's program.
-            del sys.path[0]
+            personal.forget_additions(loaded.path[1:])
             return _main
         kernels[os.pidfd_open(pid)] = pid, answer
         _tell(answer, pid)

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,25 +94,27 @@ def set_name(name: str) -> None:
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
 
 
-def set_command_line(words: list[bytes]) -> None:
-    """The process's command line, as `ps` shows it."""
-    global _command_line  # the kernel reads it as long as the process lives
-    text = b"\0".join(words) + b"\0"
+def set_beginning(words: list[bytes], variables: Mapping[bytes, bytes]) -> None:
+    """What the process was started with, as `ps` and `/proc/PID/cmdline` and `environ` show it."""
+    global _beginning  # the kernel reads it as long as the process lives
+    line = b"".join(b"%s\0" % word for word in words)
+    text = line + b"".join(b"%s=%s\0" % pair for pair in variables.items())
     fresh = ctypes.create_string_buffer(text, len(text))
     start = ctypes.addressof(fresh)
+    middle = start + len(line)
     # The fields behind the name and the state, of which the first is number 4 in proc(5).
     after = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[1:]
     fields = [0, 0, 0, *map(int, after)]
-    stat = {number: fields[number - 1] for number in (26, 27, 28, 45, 46, 47, 50, 51)}
+    stat = {number: fields[number - 1] for number in (26, 27, 28, 45, 46, 47)}
     layout = _Layout(
-        stat[26], stat[27], stat[45], stat[46], stat[47], _libc.sbrk(0), stat[28], start, start + len(text), stat[50],
-        stat[51], None, 0, -1,
+        stat[26], stat[27], stat[45], stat[46], stat[47], _libc.sbrk(0), stat[28], start, middle, middle,
+        start + len(text), None, 0, -1,
     )  # fmt: skip
     _prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(layout), ctypes.sizeof(layout))
-    _command_line = fresh
+    _beginning = fresh
 
 
-_command_line: Any = None
+_beginning: Any = None
 
 
 def join_new_session_keyring() -> None:

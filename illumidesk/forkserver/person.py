@@ -93,9 +93,11 @@ def take_over(program: Program, places: list[Place]) -> None:
     os.environ.setdefault("JUPYTER_DEFAULT_PROVISIONER_NAME", PROVISIONER)
     time.tzset()
     sys.argv[:] = [os.fsdecode(word) for word in program.arguments]
+    sys.orig_argv[:] = [sys.executable, *sys.argv]
+    sys.modules["__main__"].__file__ = sys.argv[0]
     with contextlib.suppress(OSError):  # only for `ps` to show
         linux.set_name(Path(sys.argv[0]).name)
-        linux.set_command_line([os.fsencode(sys.executable), *program.arguments])
+        linux.set_beginning([os.fsencode(sys.executable), *program.arguments], program.variables)
     for place in places:
         place.put_right(dict(os.environ))
     # Computed anew, from the person's home.

@@ -39,10 +39,12 @@ class Environment:
     Args:
         values: the variables that the parent imported with.
         read: the names of those that somebody looked at, whether they were there or not.
+        path: where modules were looked for at the beginning.
     """
 
     values: dict[str, str]
     read: set[str] = field(default_factory=set)
+    path: list[str] = field(default_factory=lambda: list(sys.path))
 
     def differing(self, variables: Mapping[str, str]) -> list[str]:
         """Variables that count, and in which a person differs from the parent."""
@@ -73,6 +75,28 @@ def observed() -> Iterator[Environment]:
         yield found
     finally:
         kind.__getitem__ = ordinary  # type: ignore[method-assign]
+
+
+def forget_additions(path: list[str]) -> None:
+    """Take back what modules added to `sys.path`, and these modules: whoever imports one of them gets it anew.
+
+    setuptools, which nbgrader imports, adds a folder with its own copies of packages. A program that does not import
+    setuptools does not find them.
+
+    Args:
+        path: `sys.path` without additions.
+    """
+    owners = tuple(f"{_owner(folder, path)}/" for folder in sys.path if folder not in path)
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(owners):
+            del sys.modules[name]
+
+
+def _owner(folder: str, path: list[str]) -> PurePath:
+    """The package that a folder belongs to; itself where it is in none."""
+    within = [place for place in path if folder.startswith(f"{place}/")]
+    return PurePath(*PurePath(folder).parts[: len(PurePath(max(within, key=len)).parts) + 1] if within else [folder])
 
 
 @dataclass(frozen=True)

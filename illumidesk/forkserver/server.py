@@ -133,6 +133,8 @@ class ForkServer:
                 os._exit(1)
             caller.close()
             connection.close()
+            if b"SYSTEMD_EXEC_PID" in wanted.variables:
+                wanted.variables[b"SYSTEMD_EXEC_PID"] = b"%d" % os.getpid()
             person.take_over(wanted, self._places)
             return kernels.leave_helper(self._environment) or person.main()
         except (OSError, ValueError, KeyError, Refused) as error:

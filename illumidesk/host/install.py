@@ -201,7 +201,6 @@ def apply_settings(paths: Paths | None = None, progress: Progress | None = None)
     with lock(paths):
         ensure_zram(current.machine.zram, paths, progress)
         ensure_ksm(current.machine.ksm, paths, progress)
-        ensure_ksm(current.machine.ksm, paths, progress)
         if _apply(current, paths):
             units.daemon_reload(progress)
         started = units.ensure_running(paths, progress)

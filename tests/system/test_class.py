@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 
 from tests.support.classroom import Classroom
-from tests.support.person import Person, Refused, receive
+from tests.support.person import Person, Refused
 
 
 @pytest.mark.smoke
@@ -58,45 +57,6 @@ def test_services_show_what_one_teaches(classroom: Classroom) -> None:
     assert "intro101" in page
     assert student.get("/services/intro101/lab").status_code == 403
     assert student.get("/services/no-such-course/lab").status_code == 403
-
-
-@pytest.mark.smoke
-def test_nbgrader_parts_follow_the_role(classroom: Classroom) -> None:
-    """Routes of the server halves, and the page config that switches the JupyterLab halves."""
-    teacher = classroom.sign_in("instructor1")
-    teacher.start_server()
-    student = classroom.sign_in("student1")
-    student.start_server()
-    base = classroom.open_grader(teacher, "intro101")
-
-    def has(person: Person, path: str, at: str | None = None) -> bool:
-        return person.get(f"{at or person.base}{path}").status_code == 200
-
-    def disabled(person: Person, at: str | None = None) -> set[str]:
-        page = person.get(f"{at or person.base}lab").text
-        found = re.search(r'<script id="jupyter-config-data" type="application/json">(.*?)</script>', page, re.S)
-        assert found is not None
-        return {name.removeprefix("@jupyter/nbgrader:") for name in json.loads(found[1])["disabledExtensions"]}
-
-    assert has(student, "assignments?course_id=intro101")
-    assert not has(student, "formgraders")
-    assert not has(student, "formgrader")
-    assert {"course-list", "create-assignment", "formgrader"} <= disabled(student)
-    assert not {"assignment-list", "validate-assignment"} & disabled(student)
-
-    assert has(teacher, "assignments?course_id=intro101")
-    assert not has(teacher, "formgrader")
-    assert {"create-assignment", "formgrader"} <= disabled(teacher)
-    assert not {"assignment-list", "course-list"} & disabled(teacher)
-    courses = teacher.server("GET", "formgraders")
-    assert courses["success"] is True
-    assert [course["course_id"] for course in courses["value"]] == ["intro101"]
-    assert courses["value"][0]["url"] == "/services/intro101/lab?formgrader=true"
-
-    assert has(teacher, "formgrader", base)
-    assert not has(teacher, "assignments?course_id=intro101", base)
-    assert {"assignment-list", "course-list"} <= disabled(teacher, base)
-    assert not {"create-assignment", "formgrader"} & disabled(teacher, base)
 
 
 def test_a_course_comes_and_goes_while_the_hub_runs(classroom: Classroom) -> None:
@@ -215,53 +175,3 @@ def test_a_setting_is_changed_and_applied_without_stopping_anybody(classroom: Cl
     with pytest.raises(Refused):
         classroom.person("newcomer2").sign_in()
     assert "# Names and passwords kept on this machine" in classroom.machine.read_text("/etc/illumidesk/config.yaml")
-
-
-def test_a_kernel_that_takes_too_much_memory_ends_alone(classroom: Classroom) -> None:
-    if not classroom.has_memory_limits():
-        pytest.skip("the kernel of this host does not hold the machine's units to MemoryMax=")
-    classroom.cli("user", "add", "hungry")
-    classroom.cli("enroll", "intro101", "hungry", "--role", "student")
-    hungry = classroom.sign_in("hungry")
-    hungry.start_server()
-    kernel, other = hungry.start_kernel(), hungry.start_kernel()
-    other.run("kept = 41")
-    began = kernel.run("import os; os.getpid()")
-    page = kernel.connect()
-    kernel.send(page, "x = [b'x' * (1 << 20) for _ in range(1500)]")
-    said, deadline = "", time.monotonic() + 180
-    while said != "restarting":  # what a notebook's page tells
-        message = json.loads(receive(page, deadline))
-        said = message["content"].get("execution_state", "") if message["msg_type"] == "status" else ""
-    page.close()
-    # The other one and the server go on.
-    assert kernel.run("import os; os.getpid()") != began
-    assert other.run("kept + 1") == "42"
-    assert classroom.is_active("jupyter-hungry.service")
-    assert classroom.show("jupyter-hungry.service", "NRestarts") == "0"
-    kernel.stop()
-    other.stop()
-
-
-@pytest.mark.smoke
-def test_limits_reach_the_unit_and_hold(classroom: Classroom) -> None:
-    classroom.cli("user", "add", "greedy")
-    classroom.cli("enroll", "intro101", "greedy", "--role", "student")
-    classroom.cli("config", "set", "roles.learner.limits.tasks", "120")
-    classroom.cli("config", "reload")
-    greedy = classroom.sign_in("greedy")
-    greedy.start_server()
-    unit = "jupyter-greedy.service"
-    assert classroom.show(unit, "MemoryMax") == str(1 << 30)
-    assert classroom.show(unit, "CPUQuotaPerSecUSec") == "1s"
-    assert classroom.show(unit, "TasksMax") == "120"
-    assert classroom.show(unit, "Slice") == "illumidesk-users.slice"
-    assert classroom.show("illumidesk-users.slice", "MemoryMax") != "infinity"
-    forked = greedy.shell("for i in $(seq 200); do sleep 20 & done; echo; jobs -r | wc -l")
-    assert "Resource temporarily unavailable" in forked
-    # Whoever is greedy harms nobody else.
-    student = classroom.sign_in("student1")
-    student.start_server()
-    assert student.run("5*4") == "20"
-    classroom.cli("config", "unset", "roles.learner.limits.tasks")
-    classroom.cli("config", "reload")

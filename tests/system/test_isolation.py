@@ -1,31 +1,30 @@
-"""What a student's shell cannot reach. Everything here runs in a real server of a real account."""
+"""What a student's shell cannot reach. Everything here runs in real servers of real accounts, started in both ways."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.classroom import Classroom
 from tests.support.person import Person
+from tests.support.ways import Way
 
 
 @pytest.fixture(scope="module")
-def eve(classroom: Classroom) -> Person:
-    classroom.cli("user", "add", "eve")
-    classroom.cli("enroll", "intro101", "eve", "--role", "student")
-    person = classroom.sign_in("eve")
-    person.start_server()
-    return person
+def eve(classroom: Classroom, way: Way) -> Iterator[Person]:
+    yield way.student("eve")
+    # Packages of one's own are for the ordinary way alone.
+    classroom.machine.run(["rm", "-rf", "/home/eve/.local"])
 
 
 @pytest.fixture(scope="module")
-def victim(classroom: Classroom) -> Person:
+def victim(classroom: Classroom, way: Way) -> Person:
     """Somebody whose server runs, with a kernel, and a grader beside."""
     teacher = classroom.sign_in("instructor1")
     classroom.open_grader(teacher, "intro101")
-    person = classroom.sign_in("student1")
-    person.start_server()
+    person = way.start("student1")
     person.shell("echo secret-of-student1 > secret.txt; mkdir -p public; chmod 777 public; chmod 644 secret.txt")
     person.start_kernel().run("x = 1")
     return person
@@ -192,7 +191,10 @@ with zipfile.ZipFile("mine-1.0-py3-none-any.whl", "w") as wheel:
 def test_no_way_in_by_ssh(classroom: Classroom, eve: Person) -> None:
     """A key in one's own home would be enough elsewhere, and outside of the unit there is no sandbox."""
     machine = classroom.machine
+    # Its own service would listen on port 22 of the host, and in the tests that follow.
+    machine.run(["systemctl", "mask", "ssh.service", "ssh.socket"])
     machine.run(["apt-get", "-qy", "install", "--no-install-recommends", "openssh-server", "openssh-client"])
+    machine.run(["rm", "-f", "/root/test-key"])
     machine.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/test-key"])
     machine.run(["useradd", "--create-home", "--shell", "/bin/bash", "guest"])
     key = machine.read_text("/root/test-key.pub").strip()
@@ -215,4 +217,4 @@ def test_no_way_in_by_ssh(classroom: Classroom, eve: Person) -> None:
         assert not login("eve")
     finally:
         machine.run(["systemctl", "stop", "test-sshd"])
-        machine.run(["userdel", "--remove", "guest"], check=False)
+        machine.run(["userdel", "--force", "--remove", "guest"], check=False)

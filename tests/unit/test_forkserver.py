@@ -126,6 +126,32 @@ def test_what_modules_took_from_the_environment_is_put_right(tmp_path: Path) -> 
     assert "UNHEARD_OF" not in differing
 
 
+def test_what_modules_added_to_the_path_is_forgotten(tmp_path: Path) -> None:
+    """As setuptools does it, which has copies of packages; and a package that adds its own folder."""
+    for file, text in {
+        "copies/__init__.py": "import sys; sys.path.append(__path__[0] + '/_vendor'); import copied",
+        "copies/_vendor/copied.py": "",
+        "itself/__init__.py": "import sys; sys.path.append(__path__[0])",
+        "other.py": "",
+    }.items():
+        tmp_path.joinpath(file).parent.mkdir(parents=True, exist_ok=True)
+        tmp_path.joinpath(file).write_text(text)
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from illumidesk.forkserver import personal
+path = list(sys.path)
+import copies, itself, other
+assert {{"copied", "copies", "itself"}} <= sys.modules.keys() and sys.path != path
+personal.forget_additions(path)
+assert sys.path == path
+print(sorted({{"copied", "copies", "itself", "other"}} & sys.modules.keys()))
+import copies, copied
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "['other']\n"
+
+
 def test_randomness_is_renewed() -> None:
     random.seed(1)
     first = random.random()
@@ -226,7 +252,7 @@ def test_what_cannot_be_imported_is_told() -> None:
 
 
 KERNELS = """
-import os, sys, time
+import os, resource, sys, time
 from illumidesk.forkserver import kernels, personal
 from illumidesk.forkserver.caller import Refused
 
@@ -258,7 +284,14 @@ time.sleep(1)
 print(other.poll(), flush=True)
 other.kill()
 print(other.wait(), flush=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
 last = kernels.fork(command, {**mine, "X": "sleep"}, "/")
+print(resource.prlimit(last.pid, resource.RLIMIT_NOFILE), flush=True)
+os.umask(0o123)
+try:
+    kernels.fork(command, mine, "/")
+except Refused as error:
+    print(error, flush=True)
 time.sleep(1)
 os.kill(kernels.helper.pid, 9)
 print(last.wait(), flush=True)
@@ -278,6 +311,8 @@ def test_kernels_are_forked_from_a_helper() -> None:
         "/ ['-f', 'file.json'] sleep True",
         "None",
         "-9",
+        "(200, 300)",
+        "this server has changed its umask, nice value or processors",
         "/ ['-f', 'file.json'] sleep True",
         "-9",
     ]
