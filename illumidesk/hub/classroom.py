@@ -459,13 +459,14 @@ class Classroom:
         """
         known = self._recognised(launch)
         name, course_id = known or await self._learn(launch)
+        # Before the host hears of it, too: a name that it has is never given to somebody else.
+        await self.registry.settled()
         if course_id is not None and self._enrolled.get((course_id, name)) != launch.role:
             if self.units.is_active(names.server_unit(name)):
                 # Their server goes on, and shall find the course when they come to it.
                 await self.ensure_on_host(name)
             else:
                 self._arrives(name)
-        await self.registry.settled()
         return name, course_id
 
     def _recognised(self, launch: Launch) -> tuple[str, str | None] | None:
