@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyterhub.app import JupyterHub
 from sdnotify import SystemdNotifier
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from tornado.ioloop import PeriodicCallback
 
@@ -35,6 +36,19 @@ class IllumiDeskHub(JupyterHub):  # type: ignore[misc]
         """People, courses and units."""
         paths = Paths.current()
         return Classroom(self, paths, load(paths.config_file))
+
+    def init_db(self) -> None:
+        """Have JupyterHub's database not wait for the disk at each commit, on the event loop.
+
+        After a power cut the last of them may be missing. Nothing is lost by it: the units are gone as well, who is a
+        user and in which group is the registry's, and people sign in again.
+        """
+        super().init_db()
+        engine = self.db.get_bind()
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _write_ahead)
+            self.db.close()
+            engine.dispose()
 
     def init_tornado_settings(self) -> None:
         """Give handlers, spawners and templates the classroom."""
@@ -96,6 +110,11 @@ class IllumiDeskHub(JupyterHub):  # type: ignore[misc]
     def _give_up(self, error: IllumiDeskError) -> None:
         self.log.critical("%s", "; ".join(filter(None, (error.message, error.hint))))
         self.exit(1)
+
+
+def _write_ahead(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _identity(socket: Path) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from jupyterhub import orm, roles
 from jupyterhub.utils import url_path_join, utcnow
+from sqlalchemy import inspect
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
@@ -69,9 +70,18 @@ class Classroom:
         self._grader_starts: dict[str, asyncio.Task[None]] = {}
         self._key_lock = asyncio.Lock()
         self.registering = asyncio.Lock()
-        #: What this hub has finished on the host since it started: courses, and who is what in them.
+        #: What this hub has finished on the host since it started: courses, people, and who is what in which course.
         self._ready_courses: set[str] = set()
+        self._ready_people: set[str] = set()
         self._enrolled: dict[tuple[str, str], MemberRole] = {}
+        #: Who has launched and is not yet a member on the host, in order.
+        self._arriving: dict[str, None] = {}
+        self._arrivals: asyncio.Task[None] | None = None
+        #: Held while the host is told who is in a course and who is not, so that the last word is the registry's.
+        self._members_lock = asyncio.Lock()
+        #: JupyterHub's number of each user whom this hub has met: its own look-up takes milliseconds.
+        self._user_ids: dict[str, int] = {}
+        self._groups: dict[str, Any] = {}
         self.jwks = JwksCache(loopback=settings.sign_in.lti.loopback_platforms)
         self.services = Services(self.tool_keys, loopback=settings.sign_in.lti.loopback_platforms)
         self.sender = Sender(self.registry.grades, partial(deliver, self.services))
@@ -98,6 +108,9 @@ class Classroom:
 
     async def stop(self) -> None:
         """Let go of everything; units go on."""
+        if self._arrivals is not None:
+            # Whoever is not on the host yet comes there before their server starts.
+            self._arrivals.cancel()
         self.grades.stop()
         await self.rosters.stop()
         await self.gradebooks.stop()
@@ -188,13 +201,23 @@ class Classroom:
 
     async def close_person(self, name: str) -> None:
         """Close the account on the host and in the registry; JupyterHub's user is the caller's."""
-        for course_id, _ in self.registry.memberships(name):
-            self._enrolled.pop((course_id, name), None)
-            await self.supervisor.set_membership(course_id, name, member=False)
-        if self.registry.is_present(name):
-            await self.supervisor.retire_account(name)
-        self.registry.retire_person(name)
+        async with self._members_lock:
+            for course_id, _ in self.registry.memberships(name):
+                self._enrolled.pop((course_id, name), None)
+                await self.supervisor.set_membership(course_id, name, member=False)
+            if self.registry.is_present(name):
+                await self._retire_account(name)
+            self._ready_people.discard(name)
+            self.registry.retire_person(name)
         log.info("%s was removed", name)
+
+    async def _retire_account(self, name: str) -> None:
+        try:
+            await self.supervisor.retire_account(name)
+        except IllumiDeskError as error:
+            if error.status != 404:
+                raise
+            # They launched a moment ago, and were not on the host yet.
 
     async def stop_server(self, name: str) -> None:
         """Stop the person's server; nothing where none runs."""
@@ -207,8 +230,16 @@ class Classroom:
 
     def hub_user(self, name: str) -> Any:
         """JupyterHub's user of that name, or None."""
+        users = self.app.users
+        number = self._user_ids.get(name)
+        if number is not None and number in users and users[number].name == name:
+            return users[number]
         orm_user = orm.User.find(self.app.db, name)
-        return None if orm_user is None else self.app.users[orm_user]
+        if orm_user is None:
+            self._user_ids.pop(name, None)
+            return None
+        self._user_ids[name] = orm_user.id
+        return users[orm_user]
 
     # Courses
 
@@ -259,15 +290,16 @@ class Classroom:
                 raise unknown_course(course_id)
             await self._drop_route(course_id)
             self._ready_courses.discard(course_id)
-            self._enrolled = {key: role for key, role in self._enrolled.items() if key[0] != course_id}
-            try:
-                archive = await self.supervisor.remove_course(course_id)
-            except IllumiDeskError as error:
-                if error.status != 404:
-                    raise
-                archive = ""  # the host has lost it, and nothing is left to keep
-            self._remove_hub_course(course_id)
-            self.registry.remove_course(course_id)
+            async with self._members_lock:
+                self._enrolled = {key: role for key, role in self._enrolled.items() if key[0] != course_id}
+                try:
+                    archive = await self.supervisor.remove_course(course_id)
+                except IllumiDeskError as error:
+                    if error.status != 404:
+                        raise
+                    archive = ""  # the host has lost it, and nothing is left to keep
+                self._remove_hub_course(course_id)
+                self.registry.remove_course(course_id)
         log.info("course %s was removed; its archive is %s", course_id, archive or "nowhere: it had no files")
         return archive
 
@@ -310,11 +342,12 @@ class Classroom:
                 raise unknown_course(course_id)
             if self.registry.person(name) is None:
                 raise unknown_person(name)
-            self._enrolled.pop((course_id, name), None)
-            # The registry last: while the person can still get at the course's files, they are shown as a member.
-            await self.supervisor.set_membership(course_id, name, member=False)
-            self._set_groups(course_id, name, None)
-            self.registry.set_membership(course_id, name, None)
+            async with self._members_lock:
+                self._enrolled.pop((course_id, name), None)
+                # The registry last: while the person can still get at the course's files, they are shown as a member.
+                await self.supervisor.set_membership(course_id, name, member=False)
+                self._set_groups(course_id, name, None)
+                self.registry.set_membership(course_id, name, None)
         log.info("%s is no longer in %s", name, course_id)
 
     async def enrol_by_roster(self, course_id: str, name: str, role: MemberRole) -> MemberRole:
@@ -337,7 +370,7 @@ class Classroom:
 
     async def leave(self, course_id: str, name: str) -> None:
         """Take somebody out whom the roster no longer names; who they are and what they made stays."""
-        async with self._course_lock(course_id):
+        async with self._course_lock(course_id), self._members_lock:
             self._enrolled.pop((course_id, name), None)
             # The registry last, as in `withdraw`: the next roster finishes what was cut off.
             await self.supervisor.set_membership(course_id, name, member=False)
@@ -350,29 +383,66 @@ class Classroom:
         return self._enrolled.get((course_id, name)) == role
 
     async def _enrol(self, course_id: str, name: str, role: MemberRole) -> None:
-        await self.supervisor.ensure_account(name)
-        await self.supervisor.set_membership(course_id, name, member=True, staff=role != "student")
+        async with self._members_lock:
+            await self._ensure_member(course_id, name, role)
         self._set_groups(course_id, name, role)
-        self._enrolled[course_id, name] = role
         self.gradebooks.soon(course_id)
 
-    async def renew_staff(self, name: str) -> None:
-        """Tell the host again, once in the hub's life, of which courses a person is instructor or TA, before their
-        server starts: an older version did not tell it.
+    async def _ensure_member(self, course_id: str, name: str, role: MemberRole) -> None:
+        await self._ensure_account(name)
+        await self.supervisor.set_membership(course_id, name, member=True, staff=role != "student")
+        self._enrolled[course_id, name] = role
+
+    async def _ensure_account(self, name: str) -> None:
+        if name not in self._ready_people:
+            await self.supervisor.ensure_account(name)
+            self._ready_people.add(name)
+
+    async def ensure_on_host(self, name: str) -> None:
+        """Have the account, and all memberships that the registry knows, on the host. Once in the hub's life it is told
+        all of them, since a launch does not wait for it, and an older version did not tell it of staff.
+
+        Raises:
+            IllumiDeskError: where the account cannot be had. Without a course's folders the person can still work.
         """
+        self._arriving.pop(name, None)
+        async with self._members_lock:
+            self.check_present(name)
+            await self._ensure_account(name)
         for course_id, role in self.registry.memberships(name):
-            if role == "student" or self._enrolled.get((course_id, name)) == role:
+            if self._enrolled.get((course_id, name)) == role:
                 continue
-            async with self._course_lock(course_id):
-                if (course_id, role) not in self.registry.memberships(name):
-                    continue  # changed while we waited
-                try:
-                    if course_id not in self._ready_courses:
-                        await self._set_up_course(course_id, "")
-                    await self._enrol(course_id, name, role)
-                except IllumiDeskError as error:
-                    # the server starts without writing that course's folder
-                    log.warning("%s as %s of %s: %s", name, role, course_id, error.message)
+            try:
+                if course_id not in self._ready_courses:
+                    async with self._course_lock(course_id):
+                        if self.registry.course(course_id) is not None:
+                            await self._set_up_course(course_id, "")
+                async with self._members_lock:
+                    if (course_id, role) in self.registry.memberships(name):  # nobody changed it while we waited
+                        await self._ensure_member(course_id, name, role)
+            except IllumiDeskError as error:
+                log.warning("%s as %s of %s: %s", name, role, course_id, error.message)
+
+    def forget_on_host(self, name: str) -> None:
+        """Tell the host of the account again before the person's next server starts, which this time did not."""
+        self._ready_people.discard(name)
+
+    def _arrives(self, name: str) -> None:
+        """Have `ensure_on_host` done soon. Nobody waits for it, but the person's server before it starts."""
+        self._arriving[name] = None
+        if self._arrivals is None or self._arrivals.done():
+            self._arrivals = asyncio.create_task(self._let_arrive())
+
+    async def _let_arrive(self) -> None:
+        # One after the other: the host makes one account at a time, and servers that start need the processor.
+        while self._arriving:
+            name = next(iter(self._arriving))
+            try:
+                await self.ensure_on_host(name)
+            except IllumiDeskError as error:
+                log.warning("%s is not on the host yet: %s", name, error.message)
+            except Exception:
+                log.exception("%s is not on the host yet", name)
 
     # Launches
 
@@ -387,52 +457,99 @@ class Classroom:
         Raises:
             IllumiDeskError: where the person was removed, or the supervisor refuses or does not answer.
         """
-        name = self.ensure_identified(
+        known = self._recognised(launch)
+        name, course_id = known or await self._learn(launch)
+        # Before the host hears of it, too: a name that it has is never given to somebody else.
+        await self.registry.settled()
+        if course_id is not None and self._enrolled.get((course_id, name)) != launch.role:
+            if self.units.is_active(names.server_unit(name)):
+                # Their server goes on, and shall find the course when they come to it.
+                await self.ensure_on_host(name)
+            else:
+                self._arrives(name)
+        return name, course_id
+
+    def _recognised(self, launch: Launch) -> tuple[str, str | None] | None:
+        """The person and the course of a launch after which nothing is to be changed."""
+        services = launch.services
+        known = self.registry.recognised(
             launch.platform_id,
             launch.sub,
-            email=launch.email,
-            login=launch.login,
-            full_name=launch.name,
-            given_name=launch.given_name,
-            family_name=launch.family_name,
+            person=_person_of(launch),
+            context_id=launch.context_id if launch.role else None,
+            course={
+                "label": launch.context_label,
+                "title": launch.context_title,
+                "line_items_url": services.line_items,
+                "ags_scopes": sorted(services.ags_scopes),
+                "memberships_url": services.memberships,
+            },
+            role=launch.role,
+            link_id=launch.resource_link_id,
+            link={
+                "title": launch.resource_link_title,
+                "assignment": assignment_of(launch),
+                "line_item": services.line_item,
+                "outcome_url": services.outcome_url,
+            },
+            sourcedid=services.sourcedid,
         )
-        if launch.context_id is None or launch.role is None:
+        if known is None or self.hub_user(known[0]) is None:
+            return None
+        return known if known[1] is None or known[1] in self._ready_courses else None
+
+    async def _learn(self, launch: Launch) -> tuple[str, str | None]:
+        """Keep what a launch says."""
+        is_course = launch.context_id is not None and launch.role is not None
+        with self.registry.together():
+            name = self._identified(launch.platform_id, launch.sub, login=launch.login, **_person_of(launch))
+            course_id = self._course_of(launch) if is_course else None
+        self._ensure_hub_user(name)
+        if course_id is None or launch.context_id is None or launch.role is None:
             return name, None
         services = launch.services
+        async with self._course_lock(course_id):
+            if course_id not in self._ready_courses:
+                await self._set_up_course(course_id, "")
+            before = self.registry.membership(course_id, name)
+            changed = before is None or before.left is not None or before.role != launch.role
+            with self.registry.together():
+                # A launch says it better than a roster, and no better than an administrator who says the same.
+                if changed or (before is not None and before.source == "roster"):
+                    self.registry.set_membership(course_id, name, launch.role, source="launch")
+                released = self.registry.grades.learn(
+                    launch.platform_id,
+                    launch.context_id,
+                    course_id,
+                    name,
+                    line_items_url=services.line_items,
+                    ags_scopes=services.ags_scopes,
+                    memberships_url=services.memberships,
+                    resource_link_id=launch.resource_link_id,
+                    title=launch.resource_link_title,
+                    assignment=assignment_of(launch),
+                    line_item=services.line_item,
+                    outcome_url=services.outcome_url,
+                    sourcedid=services.sourcedid,
+                )
+            if changed:
+                self._set_groups(course_id, name, launch.role)
+                self.gradebooks.soon(course_id)
+                log.info("%s is %s of %s", name, launch.role, course_id)
+        if released:
+            self.sender.wake()
+        return name, course_id
+
+    def _course_of(self, launch: Launch) -> str:
         course_id, _ = self.registry.ensure_context(
             launch.platform_id,
-            launch.context_id,
-            names.course_proposals(launch.context_label, launch.context_title, launch.context_id),
+            launch.context_id or "",
+            names.course_proposals(launch.context_label, launch.context_title, launch.context_id or ""),
             taken=self._is_service,
             label=launch.context_label,
             title=launch.context_title,
         )
-        if self._enrolled.get((course_id, name)) != launch.role or self._is_by_roster(course_id, name):
-            async with self._course_lock(course_id):
-                if course_id not in self._ready_courses:
-                    await self._set_up_course(course_id, "")
-                self.registry.set_membership(course_id, name, launch.role, source="launch")
-                if not self.is_enrolled(course_id, name, launch.role):
-                    await self._enrol(course_id, name, launch.role)
-            log.info("%s is %s of %s", name, launch.role, course_id)
-        released = self.registry.grades.learn(
-            launch.platform_id,
-            launch.context_id,
-            course_id,
-            name,
-            line_items_url=services.line_items,
-            ags_scopes=services.ags_scopes,
-            memberships_url=services.memberships,
-            resource_link_id=launch.resource_link_id,
-            title=launch.resource_link_title,
-            assignment=assignment_of(launch),
-            line_item=services.line_item,
-            outcome_url=services.outcome_url,
-            sourcedid=services.sourcedid,
-        )
-        if released:
-            self.sender.wake()
-        return name, course_id
+        return course_id
 
     def ensure_identified(
         self,
@@ -459,6 +576,14 @@ class Classroom:
         Raises:
             IllumiDeskError: where the person was removed, or the id is unusable.
         """
+        told = {"email": email, "full_name": full_name, "given_name": given_name, "family_name": family_name}
+        name = self._identified(platform_id, sub, login=login, **told)
+        self._ensure_hub_user(name)
+        return name
+
+    def _identified(
+        self, platform_id: int, sub: str, *, email: str, login: str, full_name: str, given_name: str, family_name: str
+    ) -> str:
         name, new = self.registry.ensure_identity(
             platform_id,
             sub,
@@ -471,13 +596,7 @@ class Classroom:
         )
         if new:
             log.info("%s comes from platform %d for the first time", name, platform_id)
-        self._ensure_hub_user(name)
         return name
-
-    def _is_by_roster(self, course_id: str, name: str) -> bool:
-        """Whether a roster alone said what the person is in the course: a launch says it better."""
-        member = self.registry.membership(course_id, name)
-        return member is not None and member.source == "roster"
 
     async def sync_gradebook(self, course_id: str, *, start: bool = False) -> None:
         """Tell the course's grader who its students are, where it runs.
@@ -677,11 +796,13 @@ class Classroom:
     def _ensure_hub_user(self, name: str) -> Any:
         user = self.hub_user(name)
         if user is None:
-            orm_user = orm.User(name=name)
-            self.app.db.add(orm_user)
-            roles.assign_default_roles(self.app.db, entity=orm_user)
+            # With all that JupyterHub gives a new user, in one transaction instead of three.
+            role = orm.Role.find(self.app.db, "user")
+            orm_user = orm.User(name=name, roles=[role], groups=[], shared_with_me=[])
+            self.app.db.add_all([orm_user, orm.Spawner(name="", display_name="", user=orm_user)])
             self.app.db.commit()
             user = self.app.users[orm_user]
+            self._user_ids[name] = orm_user.id
         return user
 
     def _check_other_admin(self, name: str, admin: bool) -> None:
@@ -694,24 +815,29 @@ class Classroom:
             )
 
     def _ensure_group(self, name: str) -> Any:
-        group = orm.Group.find(self.app.db, name)
-        if group is None:
-            group = orm.Group(name=name)
-            self.app.db.add(group)
-            self.app.db.commit()
+        group = self._groups.get(name)
+        if group is None or not inspect(group).persistent:
+            group = orm.Group.find(self.app.db, name)
+            if group is None:
+                group = orm.Group(name=name)
+                self.app.db.add(group)
+                self.app.db.commit()
+            self._groups[name] = group
         return group
 
     def _set_groups(self, course_id: str, name: str, role: MemberRole | None) -> None:
-        orm_user = orm.User.find(self.app.db, name)
-        if orm_user is None:
+        user = self.hub_user(name)
+        if user is None:
             return
+        joined = user.orm_user.groups
         wanted = None if role is None else _hub_group(course_id, role)
+        # By the person's groups: a group's people are many.
+        groups = {group.name: group for group in joined}
         for group_name in (names.members_group(course_id), names.formgrade_group(course_id)):
-            group = self._ensure_group(group_name)
-            if group_name == wanted and orm_user not in group.users:
-                group.users.append(orm_user)
-            elif group_name != wanted and orm_user in group.users:
-                group.users.remove(orm_user)
+            if group_name == wanted and group_name not in groups:
+                joined.append(self._ensure_group(group_name))
+            elif group_name != wanted and group_name in groups:
+                joined.remove(groups[group_name])
         self.app.db.commit()
 
     def _ensure_hub_course(self, course_id: str) -> None:
@@ -796,6 +922,16 @@ def _hub_group(course_id: str, role: MemberRole) -> str:
     if role == "student":
         return names.members_group(course_id)
     return names.formgrade_group(course_id)
+
+
+def _person_of(launch: Launch) -> dict[str, str]:
+    """What a launch says of the person, by the registry's fields."""
+    return {
+        "email": launch.email,
+        "full_name": launch.name,
+        "given_name": launch.given_name,
+        "family_name": launch.family_name,
+    }
 
 
 def _is_account_of_machine(name: str) -> bool:

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -18,12 +18,14 @@ from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import ColumnElement, Engine, create_engine, delete, event, func, select
+from sqlalchemy import Engine, and_, bindparam, create_engine, delete, event, func, select
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
+from illumidesk.registry.disk import Disk
 from illumidesk.registry.grades import GradeRecords
 from illumidesk.registry.models import (
     ANY_DEPLOYMENT,
@@ -39,6 +41,8 @@ from illumidesk.registry.models import (
     Nonce,
     Person,
     Platform,
+    ResourceLink,
+    ResultSourcedId,
     ToolKey,
     now,
 )
@@ -46,6 +50,8 @@ from illumidesk.registry.package_requests import PackageRequests
 
 #: Most nonces kept of one platform: 160 launches a second for ten minutes.
 MAX_NONCES = 100_000
+#: Seconds between two removals of those that have expired.
+NONCE_SWEEP = 30.0
 #: Most places kept of one platform's pages.
 MAX_ORIGINS = 20
 #: How long a key of ours that signs no more is still shown to platforms, which keep key sets for a while.
@@ -66,12 +72,24 @@ class Registry:
         path: the SQLite file; made (0600) and migrated to the newest tables where needed.
 
     Every method is quick (one indexed query on a local file) and is called on the hub's event loop, as JupyterHub
-    calls its own database.
+    calls its own database. A change has reached the disk when its method returns. What launches change has reached it
+    when `settled` returns, since a class that clicks at the same minute would otherwise wait for the disk one by one,
+    and everybody else with it.
+
+    No other process may write the file meanwhile: platforms are kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self.engine = _engine(path)
+        self.engine = _engine(path, "FULL")
+        self._quick = _engine(path, "NORMAL")
+        self._disk = Disk(path.with_name(f"{path.name}-wal"))
+        #: The transaction of `together`, while one is open.
+        self._open: Session | None = None
+        self._present: list[Platform] | None = None
+        #: How many nonces there are of each platform, and when the expired ones were removed (seconds that only rise).
+        self._nonces: Counter[int] = Counter()
+        self._swept = float("-inf")
         self.grades = GradeRecords(self._session, self._writing)
         self.package_requests = PackageRequests(self._session, self._writing)
         self.migrate()
@@ -87,9 +105,31 @@ class Registry:
     def close(self) -> None:
         """Let go of the file."""
         self.engine.dispose()
+        self._quick.dispose()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one transaction of the calls within. It has reached the disk when `settled` returns.
+
+        Nothing may be awaited within.
+        """
+        with Session(self._quick, expire_on_commit=False) as session, session.begin():
+            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            self._open = session
+            try:
+                yield
+            finally:
+                self._open = None
+
+    async def settled(self) -> None:
+        """Return when everything that was changed before has reached the disk."""
+        await self._disk.settled()
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
+        if self._open is not None:
+            yield self._open
+            return
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
@@ -97,7 +137,8 @@ class Registry:
     def _writing(self) -> Iterator[Session]:
         """A transaction that no other writer comes between, from what it reads first to what it writes last."""
         with self._session() as session:
-            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            if self._open is None:
+                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
             yield session
 
     # People
@@ -338,34 +379,28 @@ class Registry:
 
     def platforms(self) -> list[Platform]:
         """Every platform that has not been removed, in the order in which they came."""
-        with self._session() as session:
-            return list(session.scalars(select(Platform).where(Platform.removed.is_(None)).order_by(Platform.id)))
+        if self._present is None:
+            with self._session() as session:
+                query = select(Platform).where(Platform.removed.is_(None)).order_by(Platform.id)
+                self._present = list(session.scalars(query))
+        return list(self._present)
 
     def platform(self, platform_id: int) -> Platform | None:
         """The platform of that number, unless it has been removed."""
-        with self._session() as session:
-            platform = session.get(Platform, platform_id)
-            return platform if platform is not None and platform.enabled else None
+        return next((one for one in self.platforms() if one.id == platform_id), None)
 
     def platform_by_key(self, key: str) -> Platform | None:
         """The LTI 1.1 consumer with that key, unless it has been removed."""
-        found = self._present_platforms(Platform.version == "1.1", Platform.key == key) if key else []
-        return found[0] if found else None
+        found = (one for one in self.platforms() if key and (one.version, one.key) == ("1.1", key))
+        return next(found, None)
 
     def platforms_by_issuer(self, issuer: str, client_id: str | None = None) -> list[Platform]:
         """The LTI 1.3 platforms of that issuer, all of them or the one with that client id.
 
         One issuer may be several: Canvas's cloud is one issuer for all its schools.
         """
-        if not issuer:
-            return []
-        which = [Platform.version == "1.3", Platform.issuer == issuer]
-        return self._present_platforms(*which, *([] if client_id is None else [Platform.client_id == client_id]))
-
-    def _present_platforms(self, *which: ColumnElement[bool]) -> list[Platform]:
-        with self._session() as session:
-            query = select(Platform).where(Platform.removed.is_(None), *which).order_by(Platform.id)
-            return list(session.scalars(query))
+        found = [one for one in self.platforms() if issuer and (one.version, one.issuer) == ("1.3", issuer)]
+        return found if client_id is None else [one for one in found if one.client_id == client_id]
 
     def platform_counts(self) -> dict[int, tuple[int, int]]:
         """How many people and how many courses came from each platform, by its number."""
@@ -436,6 +471,7 @@ class Registry:
         same = (
             Platform.key == key if version == "1.1" else (Platform.issuer == issuer) & (Platform.client_id == client_id)
         )
+        self._present = None
         with self._writing() as session:
             platform = session.scalar(select(Platform).where(same))
             namesake = session.scalar(
@@ -477,6 +513,7 @@ class Registry:
         Raises:
             IllumiDeskError: where there is none.
         """
+        self._present = None
         with self._writing() as session:
             platform = session.get(Platform, platform_id)
             if platform is None or not platform.enabled:
@@ -491,11 +528,14 @@ class Registry:
             platform_id: the platform's number.
             origins: `https://host[:port]` each.
         """
+        known = self.platform(platform_id)
+        fresh = [] if known is None else [one for one in sorted(origins) if one not in known.origins]
+        if not fresh:
+            return
+        self._present = None
         with self._session() as session:
-            platform = session.get(Platform, platform_id)
-            fresh = [] if platform is None else [one for one in sorted(origins) if one not in platform.origins]
-            if platform is not None and fresh:
-                platform.origins = [*platform.origins, *fresh][-MAX_ORIGINS:]
+            platform = session.get_one(Platform, platform_id)
+            platform.origins = [*platform.origins, *fresh][-MAX_ORIGINS:]
 
     # Invitations for platforms
 
@@ -561,6 +601,59 @@ class Registry:
 
     # Whom and what a platform means
 
+    def recognised(
+        self,
+        platform_id: int,
+        sub: str,
+        *,
+        person: Mapping[str, str],
+        context_id: str | None = None,
+        course: Mapping[str, Any] | None = None,
+        role: MemberRole | None = None,
+        link_id: str | None = None,
+        link: Mapping[str, str] | None = None,
+        sourcedid: str = "",
+    ) -> tuple[str, str | None] | None:
+        """The name and course of somebody whose launch says nothing that is not kept already.
+
+        Most launches are such; with one query in place of a dozen they are cheap. Where it answers nothing, the methods
+        below look closer, and say what is wrong where something is.
+
+        Args:
+            platform_id: the platform's number.
+            sub: the platform's id for the person.
+            person: what the launch says of them, by `Identity`'s fields; empty is what it does not say, as below.
+            context_id: the platform's id for the course; None where the launch comes from none.
+            course: what it says of the course, by `Context`'s fields.
+            role: as what the person comes.
+            link_id: the platform's id for the link.
+            link: what it says of the link, by `ResourceLink`'s fields.
+            sourcedid: what stands for the person at the link.
+
+        Returns:
+            None where something is new, or the person was removed.
+        """
+        values = {"platform": platform_id, "sub": sub, "context": context_id or "", "link": link_id or ""}
+        with self.engine.connect() as connection:
+            row = connection.execute(_RECOGNISED, values).mappings().first()
+        if row is None or row[_P.retired] is not None:
+            return None
+        said: list[tuple[Any, Mapping[str, Any]]] = [(_I, _one_lines(person, *person))]
+        if context_id is not None:
+            said.append((_C, _one_lines(course or {}, "label", "title")))
+            is_member = row[_M.left] is None and row[_M.source] != "roster"
+            if row[_C.course_id] is None or not is_member or row[_M.role] != role:
+                return None
+            if link_id is not None:
+                said.append((_L, link or {}))
+                if row[_L.course_id] != row[_C.course_id]:
+                    return None
+                if sourcedid and row[_S.sourcedid] != sourcedid:
+                    return None
+        if any(value and row[of[field]] != value for of, fields in said for field, value in fields.items()):
+            return None
+        return row[_I.name], row[_C.course_id]
+
     def is_from_platform(self, name: str) -> bool:
         """Whether the person came from a platform, and so has no password."""
         with self._session() as session:
@@ -614,7 +707,7 @@ class Registry:
             if identity is not None:
                 _update(identity, known)
                 return _present_name(session, identity), False
-            _check_platform(session, platform_id)
+            self._check_platform(platform_id)
             name = _free(session, Person.name, [names.check_account(one) for one in propose], names.MAX_ACCOUNT, taken)
             session.add(Person(name=name))
             session.flush()
@@ -663,7 +756,7 @@ class Registry:
             if context is not None:
                 _update(context, known)
                 return context.course_id, False
-            _check_platform(session, platform_id)
+            self._check_platform(platform_id)
             ids = [names.check_course_id(one) for one in propose]
             course_id = _free(session, Course.course_id, ids, names.MAX_COURSE_ID, taken)
             session.add(Course(course_id=course_id, title=known["title"] or known["label"]))
@@ -685,19 +778,27 @@ class Registry:
         Raises:
             IllumiDeskError: where the platform sends more launches than anybody can mean.
         """
-        digest = _digest(value)
-        with self._writing() as session:
-            if session.get(Nonce, (platform_id, digest)) is not None:
-                return False
-            _check_platform(session, platform_id)
-            session.execute(delete(Nonce).where(Nonce.expires < time.time()))
-            kept = session.scalar(select(func.count()).select_from(Nonce).where(Nonce.platform_id == platform_id))
-            if (kept or 0) >= MAX_NONCES:
+        self._check_platform(platform_id)
+        with self._quick.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if time.monotonic() - self._swept > NONCE_SWEEP or self._nonces[platform_id] >= MAX_NONCES:
+                connection.execute(delete(Nonce).where(Nonce.expires < time.time()))
+                counts = select(Nonce.platform_id, func.count()).group_by(Nonce.platform_id)
+                self._nonces = Counter({row[0]: row[1] for row in connection.execute(counts)})
+                self._swept = time.monotonic()
+            values = {"platform_id": platform_id, "digest": _digest(value), "expires": expires}
+            fresh = connection.execute(_TAKE_NONCE, values).rowcount == 1
+            if fresh and self._nonces[platform_id] >= MAX_NONCES:
                 raise IllumiDeskError(
                     "too many people are signing in at this moment", hint="try again in some minutes", status=503
                 )
-            session.add(Nonce(platform_id=platform_id, digest=digest, expires=expires))
-            return True
+            connection.commit()
+        self._nonces[platform_id] += fresh
+        return fresh
+
+    def _check_platform(self, platform_id: int) -> None:
+        if self.platform(platform_id) is None:
+            raise unknown_platform(platform_id)
 
     def _rows(self, query: Any) -> list[Any]:
         with self._session() as session:
@@ -761,19 +862,53 @@ def iso(when: datetime | None) -> str | None:
     return None if when is None else when.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def _engine(path: Path) -> Engine:
+def _engine(path: Path, synchronous: str) -> Engine:
+    """Connections to the file.
+
+    Args:
+        path: the file.
+        synchronous: FULL: a commit that was answered survives a power cut. NORMAL: it survives everything else, and a
+            power cut once the file of the log has been flushed (`Disk`).
+    """
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _: Any) -> None:
-        # WAL: readers and a killed writer block nobody. FULL: a commit that was answered survives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        # WAL: readers and a killed writer block nobody.
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
 
 
 # Parts of the above
+
+_I, _P, _M = Identity.__table__.c, Person.__table__.c, Membership.__table__.c
+_C, _L, _S = Context.__table__.c, ResourceLink.__table__.c, ResultSourcedId.__table__.c
+#: All that is known of what a launch may say, in one row. Made once: SQLAlchemy takes longer to make it than to run it.
+_RECOGNISED = (
+    select(
+        *(_I.name, _I.email, _I.full_name, _I.given_name, _I.family_name, _P.retired),
+        *(_M.role, _M.source, _M.left),
+        *(_C.course_id, _C.label, _C.title, _C.line_items_url, _C.ags_scopes, _C.memberships_url),
+        *(_L.course_id, _L.title, _L.assignment, _L.line_item, _L.outcome_url, _S.sourcedid),
+    )
+    .select_from(Identity)
+    .join(Person, _P.name == _I.name)
+    .outerjoin(Context, and_(_C.platform_id == _I.platform_id, _C.context_id == bindparam("context")))
+    .outerjoin(Membership, and_(_M.course_id == _C.course_id, _M.name == _I.name))
+    .outerjoin(
+        ResourceLink,
+        and_(
+            _L.platform_id == _C.platform_id,
+            _L.context_id == _C.context_id,
+            _L.resource_link_id == bindparam("link"),
+        ),
+    )
+    .outerjoin(ResultSourcedId, and_(_S.link_id == _L.id, _S.name == _I.name))
+    .where(_I.platform_id == bindparam("platform"), _I.sub == bindparam("sub"))
+)
+_TAKE_NONCE = insert(Nonce).on_conflict_do_nothing()
 
 
 def _free(session: Session, column: Any, proposals: list[str], longest: int, taken: Callable[[str], bool]) -> str:
@@ -803,12 +938,6 @@ def _present_name(session: Session, identity: Identity) -> str:
     return identity.name
 
 
-def _check_platform(session: Session, platform_id: int) -> None:
-    platform = session.get(Platform, platform_id)
-    if platform is None or not platform.enabled:
-        raise unknown_platform(platform_id)
-
-
 def _check_id(value: str, what: str) -> None:
     if not value or len(value) > MAX_ID or not value.isprintable():
         raise IllumiDeskError(f"the learning management system sent an unusable id of the {what}")
@@ -827,6 +956,10 @@ def _update(row: Identity | Context, known: dict[str, str]) -> None:
 def _one_line(text: str) -> str:
     """Free text as one printable line of at most 255 characters."""
     return "".join(char if char.isprintable() else " " for char in text[:1000]).strip()[:255].rstrip()
+
+
+def _one_lines(said: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    return {field: _one_line(value) if field in fields else value for field, value in said.items()}
 
 
 _PLATFORM_FIELDS: dict[LTIVersion, tuple[str, ...]] = {

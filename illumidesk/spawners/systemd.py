@@ -118,6 +118,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
             try:
                 await self._start_unit()
             except IllumiDeskError as error:
+                self.classroom.forget_on_host(self.user.name)
                 raise CannotStart(
                     f"Your server cannot start: {error.message}.",
                     reason="supervisor",
@@ -132,9 +133,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
 
     async def _start_unit(self) -> None:
         limits = self.limits()
-        self.classroom.check_present(self.user.name)
-        await self.classroom.supervisor.ensure_account(self.user.name)
-        await self.classroom.renew_staff(self.user.name)
+        await self.classroom.ensure_on_host(self.user.name)
         await self.classroom.supervisor.start_server(
             self.user.name,
             environment=self.environment_name(),

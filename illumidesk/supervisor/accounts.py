@@ -167,6 +167,8 @@ class LinuxAccounts:
     def set_member(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
         """See `Accounts`."""
         grader = self.grader(course_id)
+        if not member and _find(names.check_account(name)) is None:
+            return  # who has no account is in no group
         _ours(names.check_account(name), names.PEOPLE_GROUP)
         # What goes goes first, so that a kill between leaves nobody with more than they should have
         for group, wanted in ((grader.name, member and staff), (names.members_group(course_id), member)):

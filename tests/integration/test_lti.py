@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
@@ -394,6 +397,64 @@ def test_a_platform_without_answer_holds_nobody_up(stack: Stack) -> None:
     assert served_meanwhile > 20
     assert answers[0].status_code == 502
     assert "keys of the learning management system cannot be had" in answers[0].text
+
+
+# What a launch does not wait for
+
+
+def on_host(stack: Stack, course: str) -> set[str]:
+    """Who is in the course's group on the host."""
+    return set(json.loads((stack.paths.state / "test-accounts" / f"nbgrader-{course}").read_text()))
+
+
+def test_a_launch_does_not_wait_for_the_host(stack: Stack, moodle: LMS) -> None:
+    """The account follows, at the latest before the person's server starts; also for a hub that was killed between."""
+    fields = {"context_id": "nowait", "context_label": "No wait"}
+    Browser(stack.url).launch_11(moodle, "teacher", user_id="nowait-0", **fields)
+    stack.terminate("supervisor")
+    names = []
+    for number in (1, 2):
+        browser = Browser(stack.url)
+        assert browser.launch_11(moodle, user_id=f"nowait-{number}", **fields).status_code == 302
+        names.append(browser.name())
+        assert roles_of(stack, names[-1]) == {"no-wait": "student"}
+    assert not on_host(stack, "no-wait") & set(names)
+    stack.kill("hub")
+    stack.start("supervisor")
+    stack.start("hub")
+    person = Person(stack.url, names[0], session=browser.session)
+    browser.launch_11(moodle, user_id="nowait-1", **fields)
+    person.start_server()
+    assert names[0] in on_host(stack, "no-wait")
+    # Whoever never came to the host leaves like anybody else.
+    assert names[1] not in on_host(stack, "no-wait")
+    stack.expect(200, "DELETE", f"courses/no-wait/members/{names[1]}")
+    stack.expect(200, "DELETE", f"users/{names[1]}")
+    # A server that runs finds its person in a course that came later.
+    browser.launch_11(moodle, user_id="nowait-1", context_id="nowait-b", context_label="No wait b")
+    assert names[0] in on_host(stack, "no-wait-b")
+    stack.manage("POST", f"users/{names[0]}/stop")
+
+
+def test_who_comes_again_changes_nothing_but_the_nonces(stack: Stack, moodle: LMS) -> None:
+    def contents() -> dict[str, Any]:
+        tables: dict[str, Any] = {}
+        for name in ("illumidesk.sqlite", "jupyterhub.sqlite"):
+            with closing(sqlite3.connect(stack.paths.hub_state / name)) as database:
+                listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                for (table,) in listed:
+                    tables[table] = database.execute(f"SELECT * FROM {table}").fetchall()
+        return tables
+
+    launches = (lambda b: b.launch_11(moodle, user_id="again"), lambda b: b.launch_13(moodle, sub="again"))
+    for launch in launches:
+        launch(Browser(stack.url))
+        before = contents()
+        for _ in range(3):
+            assert launch(Browser(stack.url)).status_code == 302
+        after = contents()
+        assert len(after.pop("nonces")) == len(before.pop("nonces")) + 3
+        assert after == before
 
 
 # A crowd

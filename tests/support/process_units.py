@@ -261,6 +261,8 @@ class PrivateAccounts:
     def set_member(self, course_id: str, name: str, *, member: bool, staff: bool = False) -> None:
         self.grader(course_id)
         if not (self._records / names.check_account(name)).exists():
+            if not member:
+                return
             raise IllumiDeskError(f"there is no account {name}", status=404)
         found = set(json.loads(self._members(course_id).read_text()))
         found = found | {name} if member else found - {name}
