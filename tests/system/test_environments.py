@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.classroom import SOURCE, Classroom
 from tests.support.person import Person
+from tests.support.ways import Way, how
 
 CHANNEL = "/srv/channel"
 ETC = "/etc/illumidesk/environments"
@@ -31,9 +33,10 @@ def channel(classroom: Classroom, code: str) -> None:
 
 
 def remove(classroom: Classroom) -> None:
-    classroom.cli("config", "unset", "roles.learner.environment", check=False)
+    for key in ("roles.learner.environment", "fork_server.enabled"):
+        classroom.cli("config", "unset", key, check=False)
     classroom.cli("config", "reload")
-    classroom.cli("user", "stop", "student1", "instructor1", check=False)
+    classroom.cli("user", "stop", "student1", "instructor1", "learn1", "learn2", check=False)
     for name in ("learn", "copy", "mine"):
         classroom.cli("env", "remove", name, "--yes", check=False)
     classroom.machine.run(["rm", "-rf", CHANNEL, "/root/learn.yml", "/srv/venv"])
@@ -93,16 +96,38 @@ def test_root_alone_may_change_it_and_everybody_read_it(learn: Classroom) -> Non
     assert compiled.stdout
 
 
-def test_update_while_a_kernel_runs(learn: Classroom) -> None:
-    student = restarted(learn, "student1")
-    kernel = student.start_kernel()
-    kernel.run("before = 40")
+def test_update_while_a_class_works(learn: Classroom) -> None:
+    """Whoever works goes on in the build that they began with, forked or not; who comes meanwhile has either."""
+    people = {}
+    for name, person in (("ordinary", "learn1"), ("forked", "learn2")):
+        way = Way(learn, name, environment="learn")
+        way.choose()
+        people[name] = way.student(person)
+    kernels = [person.start_kernel() for person in people.values()]
+    for kernel in kernels:
+        kernel.run("before = 40")
+    units = [f"jupyter-{person.name}.service" for person in people.values()]
+    began = [learn.main_pid(unit) for unit in units]
     channel(learn, "made = CondaChannel(place); made.add_module('greeting', '2.0')")
     old = learn.machine.run(["realpath", "/opt/illumidesk/envs/learn"]).stdout.strip()
-    assert "with other packages than before" in learn.cli("env", "update", "learn").stdout
-    assert kernel.run("import greeting; print(before + 2, greeting.VERSION)") == "42 1.0\n"
+    version = "import greeting; print(greeting.VERSION)"
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        update = pool.submit(learn.cli, "env", "update", "learn")
+        while not update.done():
+            seen.append(restarted(learn, "student1").run(version))
+    assert "with other packages than before" in update.result().stdout
+    assert set(seen) <= {"1.0\n", "2.0\n"}
+    for kernel in kernels:
+        assert kernel.run(f"{version}; print(before + 2)") == "1.0\n42\n"
+    assert [learn.main_pid(unit) for unit in units] == began
+    assert {name: how(learn, person.name, "learn") for name, person in people.items()} == {
+        name: name for name in people
+    }
     assert learn.machine.run(["test", "-d", old], check=False).returncode == 0
-    assert restarted(learn, "student1").run("import greeting; print(greeting.VERSION)") == "2.0\n"
+    for person in ("student1", *(person.name for person in people.values())):
+        assert restarted(learn, person).run(version) == "2.0\n"
+        assert how(learn, person, "learn") == "forked"
     assert "was up to date" in learn.cli("env", "update", "learn").stdout
     assert learn.machine.run(["test", "-d", old], check=False).returncode == 1, "nothing runs from it any more"
 

@@ -1,4 +1,7 @@
-"""nbgrader's whole cycle, as real accounts through real servers, in the words of the pages' own requests."""
+"""nbgrader's whole cycle, as real accounts through real servers, in the words of the pages' own requests.
+
+One student's server is forked, the other's starts by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from tests.support.classroom import Classroom
 from tests.support.person import Person
+from tests.support.ways import Way
 
 COURSE = "intro101"
 
@@ -60,9 +64,13 @@ def test_cycle(classroom: Classroom) -> None:
     do("assignment/ps1/assign")
     do("assignment/ps1/release")
 
-    ana, ben = classroom.sign_in("ana"), classroom.sign_in("ben")
+    started = []
+    for name in ("ordinary", "forked"):
+        way = Way(classroom, name)
+        way.choose()
+        started.append(way.start("ana" if way.forked else "ben"))
+    ben, ana = started
     for student, answer in ((ana, "ANA SAYS induction"), (ben, "BEN SAYS intuition")):
-        student.start_server()
         [released] = assignments(student)
         assert (released["assignment_id"], released["status"]) == ("ps1", "released")
         act(student, "fetch")
