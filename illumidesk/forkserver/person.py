@@ -10,10 +10,9 @@ import signal
 import site
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from illumidesk.forkserver import linux
 from illumidesk.forkserver.caller import Refused
@@ -115,11 +114,3 @@ def _renew_randomness() -> None:
         session.session_flags["secure"][0]["Session"]["key"] = session.new_id_bytes()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-
-
-def main() -> Callable[[], Any]:
-    """What the program calls (`bin/jupyterhub-singleuser`)."""
-    from jupyterhub.singleuser import main
-
-    function: Callable[[], Any] = main
-    return function

@@ -21,13 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from illumidesk.forkserver import kernels, likeness, modules, person, personal
+from illumidesk.forkserver import kernels, likeness, modules, person, personal, program
 from illumidesk.forkserver.caller import Caller, Refused, identify
 from illumidesk.forkserver.client import MAX_MESSAGE, notify, unpack
 
 _ENVIRONMENTS = Path("/opt/illumidesk/envs")
 _ROLES = Path("/opt/illumidesk/roles")
-_PROGRAM = "bin/jupyterhub-singleuser"
+_PROGRAM = "bin/illumidesk-singleuser"
 _OWN_PROGRAM = "bin/illumidesk-forkserver"
 #: The first descriptor that systemd hands over; see sd_listen_fds(3).
 _LISTENER = 3
@@ -81,8 +81,8 @@ class ForkServer:
             if self._link.resolve() != self._build:
                 # The new build's takes over process and socket, and finds the caller waiting there.
                 say(f"{self._link.name} is another build now")
-                program = str(self._link / _OWN_PROGRAM)
-                os.execve(program, [program, self._link.name], self._own)  # noqa: S606
+                own = str(self._link / _OWN_PROGRAM)
+                os.execve(own, [own, self._link.name], self._own)  # noqa: S606
             connection, _ = self._listener.accept()
             try:
                 caller = identify(connection)
@@ -134,7 +134,7 @@ class ForkServer:
             caller.close()
             connection.close()
             person.take_over(wanted, self._places)
-            return kernels.leave_helper(self._environment) or person.main()
+            return kernels.leave_helper(self._environment) or program.load()
         except (OSError, ValueError, KeyError, Refused) as error:
             refuse(connection, str(error) or type(error).__name__)
             os._exit(1)
@@ -172,8 +172,8 @@ def main() -> None:
     channel = os.environ.get("NOTIFY_SOCKET", "")
     server.load()
     notify("READY=1", address=channel)
-    program = server.serve()
-    sys.exit(program())
+    begin = server.serve()
+    sys.exit(begin())
 
 
 if __name__ == "__main__":

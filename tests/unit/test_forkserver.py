@@ -288,3 +288,38 @@ def test_the_parent_has_what_the_hub_gives_to_every_server() -> None:
     assert personal.CONSTANT.items() <= given.items()
     # The rest is a role's, or read when it is used.
     assert given.keys() - personal.CONSTANT.keys() == {"JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "PATH"}
+
+
+IMPORT = """
+import json, sys
+from illumidesk.forkserver import program
+begin = program.load()
+hub = [name for name in sys.modules if name.partition(".")[0] in ("sqlalchemy", "alembic")]
+from jupyterhub import log, scopes
+import jupyterhub.orm, sqlalchemy
+print(json.dumps([begin.__name__, begin.__self__.__name__, hub, hasattr(log, "log_request"),
+                  scopes.orm.User is jupyterhub.orm.User, scopes.sa.inspect is sqlalchemy.inspect]))
+"""
+#: A JupyterHub that needs more than the stand-ins have.
+OTHER = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+(folder / "jupyterhub").mkdir()
+(folder / "jupyterhub/__init__.py").touch()
+(folder / "jupyterhub/orm.py").write_text("class User: pass")
+(folder / "jupyterhub/singleuser.py").write_text("from jupyterhub.orm import User as main")
+sys.path.insert(0, str(folder))
+from illumidesk.forkserver import program
+print(program.load())
+"""
+
+
+def test_a_server_is_imported_without_what_only_a_hub_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, check=True)
+    assert json.loads(done.stdout) == ["launch_instance", "JupyterHubSingleUser", [], True, True, True]
+
+
+def test_a_jupyterhub_that_needs_more_of_it_gets_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, check=True, text=True)
+    assert done.stdout == "<class 'jupyterhub.orm.User'>\n"
