@@ -95,8 +95,9 @@ def take_over(program: Program, places: list[Place]) -> None:
     with contextlib.suppress(OSError):  # only for `ps` to show
         linux.set_name(Path(sys.argv[0]).name)
         linux.set_command_line([os.fsencode(sys.executable), *program.arguments])
+    variables = dict(os.environ)
     for place in places:
-        place.put_right(dict(os.environ))
+        place.put_right(variables)
     # Computed anew, from the person's home.
     site.USER_BASE = site.USER_SITE = None
     site.getusersitepackages()

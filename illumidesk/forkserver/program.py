@@ -10,6 +10,7 @@ imports them never meets a stand-in, and one that needs more of them gets the re
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable
@@ -72,7 +73,12 @@ def _load_without_hub() -> None:
 
 def main() -> None:
     """Entry point of `illumidesk-singleuser`: what `jupyterhub-singleuser` does."""
-    sys.exit(load()())
+    # What is imported is no garbage: looking for some meanwhile would only take time.
+    gc.disable()
+    begin = load()
+    gc.freeze()
+    gc.enable()
+    sys.exit(begin())
 
 
 if __name__ == "__main__":

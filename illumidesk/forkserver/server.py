@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,8 +67,10 @@ class ForkServer:
         """
         started = time.monotonic()
         gc.disable()
+        Path(personal.STAND_INS["HOME"]).mkdir(mode=0o700, exist_ok=True)
         with personal.observed() as self._environment:
             missing = modules.preload(_ROLES) + kernels.load()
+        _end_threads()
         self._places = personal.places()
         gc.freeze()
         say(f"{len(sys.modules)} modules of {self._build.name} loaded in {time.monotonic() - started:.1f} s")
@@ -138,6 +141,23 @@ class ForkServer:
         except (OSError, ValueError, KeyError, Refused) as error:
             refuse(connection, str(error) or type(error).__name__)
             os._exit(1)
+
+
+def _end_threads() -> None:
+    """A fork has no thread but the one that forks, so there should be no other.
+
+    matplotlib has one while it looks for fonts. OpenBLAS ends its own before a fork, and makes new ones where it needs
+    them.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(_PATIENCE)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        say("a module has left threads running, which forked servers do not have", warning=True)
 
 
 def refuse(connection: socket.socket, why: str) -> None:

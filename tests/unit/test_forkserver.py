@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from illumidesk.forkserver import caller, client, likeness, modules, person, personal
+from illumidesk.forkserver import caller, client, kernels, likeness, modules, person, personal
 from illumidesk.forkserver.caller import Refused
 from illumidesk.spawners.choice import server_variables
 
@@ -88,6 +88,10 @@ HOME = pathlib.Path.home() / "x"
 LIST = [os.path.expanduser("~/y"), os.environ["USER"]]
 BYTES = os.fsencode(os.environ.get("HOME"))
 NOTHING = os.environ.get("UNHEARD_OF", "")
+def closed(kept=None):
+    found = os.path.expanduser("~/z")
+    return lambda: found
+closed = closed()
 def function(where=os.environ["HOME"]): return where
 class Class:
     PREFIX = {"a": (os.getenv("JUPYTERHUB_SERVICE_PREFIX"), 1)}
@@ -104,7 +108,7 @@ person = {"HOME": "/home/ana", "USER": "ana", "JUPYTERHUB_SERVICE_PREFIX": "/use
 for place in places:
     place.put_right(person)
 left = [str(place) for place in personal.places()]
-print(json.dumps([left, str(module.HOME), module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
+print(json.dumps([left, str(module.HOME), module.closed(), module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
                   module.Class().method(), sorted(found.read), found.differing(person)]))
 """
 
@@ -116,6 +120,7 @@ def test_what_modules_took_from_the_environment_is_put_right(tmp_path: Path) -> 
     assert left == []
     assert found == [
         "/home/ana/x",
+        "/home/ana/z",
         ["/home/ana/y", "ana"],
         "/home/ana",
         "/home/ana",
@@ -323,3 +328,18 @@ def test_a_server_is_imported_without_what_only_a_hub_needs() -> None:
 def test_a_jupyterhub_that_needs_more_of_it_gets_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, check=True, text=True)
     assert done.stdout == "<class 'jupyterhub.orm.User'>\n"
+
+
+def test_what_matplotlib_would_have_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, folder = tmp_path / "home", tmp_path / "home/course"
+    (home / ".config/matplotlib").mkdir(parents=True)
+    folder.mkdir()
+    for file in (home / ".config/matplotlib/matplotlibrc", home / ".fonts", folder / "matplotlibrc"):
+        file.touch()
+        monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+        kernels._check_matplotlib(home, folder)
+        monkeypatch.setitem(sys.modules, "matplotlib", sys)
+        with pytest.raises(Refused, match=f"matplotlib was loaded without {file}"):
+            kernels._check_matplotlib(home, folder)
+        file.unlink()
+        kernels._check_matplotlib(home, folder)
