@@ -90,7 +90,7 @@ def test_a_server_is_forked_into_its_own_unit(classroom: Classroom, forked: Pers
     assert int(found[1]) == pid
     assert "PPid:\t1\n" in proc(classroom, "fork1", "status")
     assert "/jupyter-fork1.service" in proc(classroom, "fork1", "cgroup")
-    assert "/bin/jupyterhub-singleuser\0" in proc(classroom, "fork1", "cmdline")
+    assert "/bin/illumidesk-singleuser\0" in proc(classroom, "fork1", "cmdline")
     assert classroom.show("jupyter-fork1.service", "StatusText") == "Ready"
     assert forked.run("import os; print(os.getcwd(), os.environ['USER'])").strip() == "/home/fork1 fork1"
     assert forked.run("6*7") == "42"
@@ -255,7 +255,7 @@ def ask(message, fds):
         return s.recv(200).decode()
     except OSError as error:
         return f"no {error}"
-program = b"/opt/illumidesk/envs/default/bin/jupyterhub-singleuser"
+program = b"/opt/illumidesk/envs/default/bin/illumidesk-singleuser"
 words = [b"/home/plain1", b"1", program, b"USER=plain1", b"HOME=/home/plain1"]
 for message in (b"\\0".join(words), b"", b"x" * 100000, b"\\0" * 10):
     print(ask(message, [0, 1, 2]))
@@ -265,12 +265,12 @@ if os.fork() == 0:  # without its parent
     os._exit(0 if ask(b"\\0".join(words), [0, 1, 2]).startswith("no ") else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-    before = classroom.machine.run(["pgrep", "-c", "-f", "bin/jupyterhub-singleuser"]).stdout
+    before = classroom.machine.run(["pgrep", "-c", "-f", "bin/illumidesk-singleuser"]).stdout
     said = [line for line in forked.run(script).splitlines() if line]
     assert len(said) == 6, said
     assert all(line.startswith("no ") for line in said[:5]), said
     assert said[5] == "0"
-    assert classroom.machine.run(["pgrep", "-c", "-f", "bin/jupyterhub-singleuser"]).stdout == before
+    assert classroom.machine.run(["pgrep", "-c", "-f", "bin/illumidesk-singleuser"]).stdout == before
     assert "is not starting" in classroom.journal(SERVICE)
 
 

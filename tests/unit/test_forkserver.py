@@ -108,7 +108,8 @@ person = {"HOME": "/home/ana", "USER": "ana", "JUPYTERHUB_SERVICE_PREFIX": "/use
 for place in places:
     place.put_right(person)
 left = [str(place) for place in personal.places()]
-print(json.dumps([left, str(module.HOME), module.closed(), module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
+print(json.dumps([left, str(module.HOME), module.closed(),
+                  module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
                   module.Class().method(), sorted(found.read), found.differing(person)]))
 """
 
