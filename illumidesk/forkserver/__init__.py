@@ -7,6 +7,7 @@ own unit.
 - `likeness` makes a forked process one like its caller: cgroups, namespaces, limits, rights, system call filters.
 - `personal` finds what modules took from the environment of whoever imported them, and puts it right in each fork.
 - `person` is what the process does once it is the person's.
+- `program` is the program itself, without what a server has no use for.
 - `kernels` forks kernels from what is left of a process before it becomes a server.
 - `linux` are the system calls that Python does not have.
 

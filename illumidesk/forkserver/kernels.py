@@ -30,9 +30,23 @@ from illumidesk.forkserver.personal import Environment
 _LAUNCHER = ["-m", "ipykernel_launcher"]
 #: What kernels are made of.
 _MODULES = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "IPython.core.completer")
-#: What notebooks commonly begin with, where it is installed. Not matplotlib: what it finds in a home and in the folder
-#: of a notebook when it is imported is in too many places to be put right.
-_PACKAGES = ("numpy", "pandas")
+#: What notebooks commonly begin with, where it is installed. Not matplotlib.pyplot: it takes its place in IPython when
+#: it is imported, and is no more than the rest of matplotlib under other names.
+_PACKAGES = (
+    "numpy",
+    "pandas",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.dates",
+    "matplotlib.mlab",
+    "matplotlib.style",
+)
+#: What matplotlib reads when it is imported, where it is: below a home, and in the folder of a notebook. Here it was
+#: imported without any of it.
+_OF_MATPLOTLIB = (".config/matplotlib/matplotlibrc", ".config/matplotlib/stylelib", ".fonts", ".local/share/fonts")
+_MATPLOTLIBRC = "matplotlibrc"
+#: How matplotlib draws in notebooks. ipykernel sets this variable, for matplotlib to read when it is imported.
+_BACKEND = ("MPLBACKEND", "module://matplotlib_inline.backend_inline")
 #: Bytes of a request: more than a packet of a unix socket can hold.
 _MOST = 1 << 20
 
@@ -149,6 +163,7 @@ def fork(command: list[str], variables: Mapping[str, str], folder: str) -> Forke
     if _inherited() != helper.inherited:
         raise Refused("this server has changed its umask, nice value or processors")
     person.check_variables(variables, helper.loaded)
+    _check_matplotlib(Path(variables.get("HOME", "")), Path(folder))
     launcher = importlib.util.find_spec(_LAUNCHER[1])
     if launcher is None or launcher.origin is None:
         raise Refused("there is no ipykernel")
@@ -182,6 +197,14 @@ def _inherited() -> tuple[object, ...]:
     """What a process has of the one that forked it, and may have changed since: by a person's configuration, say."""
     umask = parse_status(Path("/proc/self/status").read_text("utf-8"))["Umask"]
     return umask, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+
+
+def _check_matplotlib(home: Path, folder: Path) -> None:
+    if "matplotlib" not in sys.modules:
+        return
+    for own in (*(home / name for name in _OF_MATPLOTLIB), folder / _MATPLOTLIBRC):
+        if own.exists():
+            raise Refused(f"matplotlib was loaded without {own}")
 
 
 def _serve(channel: socket.socket, loaded: Environment) -> Callable[[], Any]:
@@ -222,6 +245,9 @@ def _tell(answer: int, number: int) -> None:
 def _main() -> None:
     from ipykernel import kernelapp
 
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib:
+        matplotlib.rcParams["backend"] = os.environ.setdefault(*_BACKEND)
     kernelapp.launch_new_instance()
 
 
@@ -240,7 +266,7 @@ def load() -> list[str]:
         modules.load(["ipykernel.debugger"])
     finally:
         del sys.modules["debugpy"]
-    return modules.load([*_MODULES, *(name for name in _PACKAGES if _installed(name))])
+    return modules.load([*_MODULES, *(name for name in _PACKAGES if _installed(name.partition(".")[0]))])
 
 
 def _installed(name: str) -> bool:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from illumidesk.forkserver import program
+
 #: The program, and the applications that it starts with.
 _PROGRAMS = (
-    "jupyterhub.singleuser",
     "jupyterhub.singleuser.extension",
     "jupyter_server.serverapp",
     "jupyterlab.labapp",
@@ -34,6 +35,14 @@ _LATE = (
     "jupyter_server.kernelspecs.handlers",
     "jupyter_server.nbconvert.handlers",
     "jupyter_server.view.handlers",
+    "nbclassic.edit.handlers",
+    "nbclassic.notebook.handlers",
+    "nbclassic.notebookapp",
+    "nbclassic.terminal.handlers",
+    "nbclassic.tree.handlers",
+    "nbclassic.view.handlers",
+    "notebook.files.handlers",
+    "notebook.services.contents.manager",
     "notebook_shim.nbserver",
     "tornado.platform.asyncio",
 )
@@ -65,6 +74,7 @@ def load(names: list[str]) -> list[str]:
 def preload(roles: Path) -> list[str]:
     """Import everything; the names of what could not be."""
     folders = [Path(sys.prefix, "etc/jupyter"), *sorted(roles.glob("*"))]
+    program.load()
     missing = load([*_PROGRAMS, *dict.fromkeys(extensions(folders)), *_LATE])
     server: Any = sys.modules.get("jupyter_server.serverapp")
     services: dict[str, list[str] | None] = getattr(server, "JUPYTER_SERVICE_HANDLERS", {})

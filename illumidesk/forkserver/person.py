@@ -10,10 +10,9 @@ import signal
 import site
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from illumidesk.forkserver import linux
 from illumidesk.forkserver.caller import Refused
@@ -98,8 +97,9 @@ def take_over(program: Program, places: list[Place]) -> None:
     with contextlib.suppress(OSError):  # only for `ps` to show
         linux.set_name(Path(sys.argv[0]).name)
         linux.set_beginning([os.fsencode(sys.executable), *program.arguments], program.variables)
+    variables = dict(os.environ)
     for place in places:
-        place.put_right(dict(os.environ))
+        place.put_right(variables)
     # Computed anew, from the person's home.
     site.USER_BASE = site.USER_SITE = None
     site.getusersitepackages()
@@ -117,11 +117,3 @@ def _renew_randomness() -> None:
         session.session_flags["secure"][0]["Session"]["key"] = session.new_id_bytes()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-
-
-def main() -> Callable[[], Any]:
-    """What the program calls (`bin/jupyterhub-singleuser`)."""
-    from jupyterhub.singleuser import main
-
-    function: Callable[[], Any] = main
-    return function

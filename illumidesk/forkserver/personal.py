@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 #: What stands for a person's variables. None is part of another, and nothing else has such names.
 STAND_INS = {
-    "HOME": "/illumidesk-home-of-somebody",
+    # The fork server makes it, for itself alone: empty, and root's.
+    "HOME": "/tmp/illumidesk-home-of-somebody",  # noqa: S108 -- of the fork server's own /tmp
     "USER": "illumidesk-name-of-somebody",
     "JUPYTERHUB_API_URL": "http://illumidesk-hub-of-somebody.invalid/hub/api",
     "JUPYTERHUB_SERVICE_PREFIX": "/illumidesk-prefix-of-somebody/",
@@ -101,7 +102,7 @@ def _owner(folder: str, path: list[str]) -> PurePath:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stand-in ended up: an attribute of a module, a class, a function or a trait."""
+    """Where a stand-in ended up: an attribute of a module, a class, a function, a closure or a trait."""
 
     owner: Any
     name: str
@@ -139,9 +140,18 @@ def _look(owner: Any, found: list[Place], seen: set[int]) -> None:
             seen.add(id(value))
             if _holds(value.__defaults__, _DEPTH):
                 found.append(Place(value, "__defaults__"))
+            found += [Place(cell, "cell_contents") for cell in value.__closure__ or () if _holds_cell(cell)]
         elif hasattr(type(value), "default_value") and hasattr(value, "__dict__"):  # traitlets.TraitType
             seen.add(id(value))
             found += [Place(value, part) for part, held in vars(value).items() if _holds(held, _DEPTH)]
+
+
+def _holds_cell(cell: CellType) -> bool:
+    """Whether a variable of a function that is kept for another one holds any: where matplotlib keeps its folders."""
+    try:
+        return _holds(cell.cell_contents, _DEPTH)
+    except ValueError:  # empty
+        return False
 
 
 def _holds(value: Any, depth: int) -> bool:

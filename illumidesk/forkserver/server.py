@@ -16,18 +16,19 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from illumidesk.forkserver import kernels, likeness, modules, person, personal
+from illumidesk.forkserver import kernels, likeness, modules, person, personal, program
 from illumidesk.forkserver.caller import Caller, Refused, identify
 from illumidesk.forkserver.client import MAX_MESSAGE, notify, unpack
 
 _ENVIRONMENTS = Path("/opt/illumidesk/envs")
 _ROLES = Path("/opt/illumidesk/roles")
-_PROGRAM = "bin/jupyterhub-singleuser"
+_PROGRAM = "bin/illumidesk-singleuser"
 _OWN_PROGRAM = "bin/illumidesk-forkserver"
 #: The first descriptor that systemd hands over; see sd_listen_fds(3).
 _LISTENER = 3
@@ -66,8 +67,10 @@ class ForkServer:
         """
         started = time.monotonic()
         gc.disable()
+        Path(personal.STAND_INS["HOME"]).mkdir(mode=0o700, exist_ok=True)
         with personal.observed() as self._environment:
             missing = modules.preload(_ROLES) + kernels.load()
+        _end_threads()
         self._places = personal.places()
         gc.freeze()
         say(f"{len(sys.modules)} modules of {self._build.name} loaded in {time.monotonic() - started:.1f} s")
@@ -81,8 +84,8 @@ class ForkServer:
             if self._link.resolve() != self._build:
                 # The new build's takes over process and socket, and finds the caller waiting there.
                 say(f"{self._link.name} is another build now")
-                program = str(self._link / _OWN_PROGRAM)
-                os.execve(program, [program, self._link.name], self._own)  # noqa: S606
+                own = str(self._link / _OWN_PROGRAM)
+                os.execve(own, [own, self._link.name], self._own)  # noqa: S606
             connection, _ = self._listener.accept()
             try:
                 caller = identify(connection)
@@ -136,10 +139,27 @@ class ForkServer:
             if b"SYSTEMD_EXEC_PID" in wanted.variables:
                 wanted.variables[b"SYSTEMD_EXEC_PID"] = b"%d" % os.getpid()
             person.take_over(wanted, self._places)
-            return kernels.leave_helper(self._environment) or person.main()
+            return kernels.leave_helper(self._environment) or program.load()
         except (OSError, ValueError, KeyError, Refused) as error:
             refuse(connection, str(error) or type(error).__name__)
             os._exit(1)
+
+
+def _end_threads() -> None:
+    """A fork has no thread but the one that forks, so there should be no other.
+
+    matplotlib has one while it looks for fonts. OpenBLAS ends its own before a fork, and makes new ones where it needs
+    them.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(_PATIENCE)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        say("a module has left threads running, which forked servers do not have", warning=True)
 
 
 def refuse(connection: socket.socket, why: str) -> None:
@@ -174,8 +194,8 @@ def main() -> None:
     channel = os.environ.get("NOTIFY_SOCKET", "")
     server.load()
     notify("READY=1", address=channel)
-    program = server.serve()
-    sys.exit(program())
+    begin = server.serve()
+    sys.exit(begin())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""What a person's own extensions need to know of nbgrader: its configuration, and the exchange that it names."""
+"""What a person's own extensions need to know of nbgrader: its configuration, and the exchange that it names.
+
+nbgrader takes as long to import as a whole server without it, so these functions import it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-from nbgrader.apps import NbGrader
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.exchange import ExchangeFactory
 
 from illumidesk.errors import IllumiDeskError
 
@@ -18,6 +17,8 @@ def nbgrader_config() -> Any:
     Raises:
         IllumiDeskError: where a file of it is wrong; traitlets would end the server for that.
     """
+    from nbgrader.apps import NbGrader
+
     application = NbGrader()
     try:
         application.load_config_file()
@@ -32,6 +33,9 @@ def nbgrader_config() -> Any:
 
 def exchange_root(config: Any) -> Path | None:
     """The folder of the exchange; None where an exchange of another kind is configured."""
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.exchange import ExchangeFactory
+
     lister = ExchangeFactory(config=config).List(coursedir=CourseDirectory(config=config), config=config)
     root = getattr(lister, "root", "")
     return Path(root) if root else None

@@ -3,6 +3,8 @@
 It is a page of the person's own server, `GET illumidesk/assignment?course=COURSE&name=ASSIGNMENT`. A page of another
 site may lead there, too: more than an assignment fetched that the person may fetch comes of it in no case, and files
 that are there are never touched.
+
+nbgrader is imported when somebody comes by such a link: no start waits for it, and most servers never need it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,6 @@ from urllib.parse import quote
 
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
-from nbgrader.auth import Authenticator
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.exchange import ExchangeError, ExchangeFactory
 from tornado import web
 
 from illumidesk import names
@@ -64,6 +63,10 @@ def ensure_fetched(home: Path, course_id: str, name: str) -> Path:
     Raises:
         IllumiDeskError: where it cannot be fetched, with the reason.
     """
+    from nbgrader.auth import Authenticator
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.exchange import ExchangeError, ExchangeFactory
+
     config = nbgrader_config()
     config.CourseDirectory.course_id = names.check_course_id(course_id)
     config.CourseDirectory.assignment_id = names.check_assignment(name)

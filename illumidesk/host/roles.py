@@ -46,6 +46,9 @@ _PROGRAMS_PAGES = "@jupyterhub/jupyter-server-proxy"
 #: TCP port to every account (config/ipython says more).
 _OFF = ("@jupyterlab/apputils-extension:announcements", "@jupyterlab/debugger-extension")
 _REPLACED = "nbgrader.server_extensions.course_list"
+#: Lab's list of extensions shows what is installed. To install more it would have to write into the environment, which
+#: is root's, and each start would make it an HTTPS client.
+_LEAN = {"LabApp": {"extension_manager": "readonly"}}
 #: What the hub asks for grades; it answers in a course's grader alone.
 _GRADEBOOK = "illumidesk.grader.gradebook"
 
@@ -94,5 +97,5 @@ def role_files(
     return {
         "labconfig/page_config.json": {"disabledExtensions": pages | dict.fromkeys(_OFF, True)},
         "jupyter_server_config.d/zz-nbgrader-role.json": {"ServerApp": {"jpserver_extensions": servers}},
-        "jupyter_server_config.json": {"ServerApp": server, "IllumiDeskGit": {"folders": list(git_folders)}},
+        "jupyter_server_config.json": {"ServerApp": server, "IllumiDeskGit": {"folders": list(git_folders)}} | _LEAN,
     }

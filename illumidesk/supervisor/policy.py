@@ -272,8 +272,8 @@ def _short(text: str) -> str:
 
 
 def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) -> Path:
-    """The `jupyterhub-singleuser` of an installed environment, which only `owner` (root) could have put
-    there.
+    """The program of an installed environment's servers, which only `owner` (root) could have put there:
+    `illumidesk-singleuser` (illumidesk/forkserver/program.py), or `jupyterhub-singleuser` where that is all there is.
 
     Every folder from `/opt/illumidesk` down to the program must be a real one that belongs to `owner` and
     that nobody else may write. `envs/NAME` itself may be a link, as an upgrade swaps it. It may lead elsewhere
@@ -283,7 +283,10 @@ def check_environment_tree(paths: Paths, environment: str, *, owner: int = 0) ->
     Raises:
         IllumiDeskError: where it is not so.
     """
-    command = paths.environments / names.check_environment(environment) / "bin" / "jupyterhub-singleuser"
+    programs = paths.environments / names.check_environment(environment) / "bin"
+    command = programs / "illumidesk-singleuser"
+    if not command.exists():
+        command = programs / "jupyterhub-singleuser"
     try:
         real = Path(os.path.realpath(command, strict=True))
         top = Path(os.path.realpath(paths.opt, strict=True))

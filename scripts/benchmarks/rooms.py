@@ -180,11 +180,14 @@ class OurRoom(Room):
         self.cli("config", "set", "sign_in.lti.loopback_platforms", "true")
         self.cli("config", "reload")
 
-    def add_pandas(self) -> None:
-        """As an administrator adds a package."""
+    def add_packages(self) -> None:
+        """pandas and matplotlib, as an administrator adds packages."""
         text = self.machine.read_text(ENVIRONMENT)
-        if "- pandas" not in text:
-            self.machine.write_text(ENVIRONMENT, text.rstrip("\n") + "\n      - pandas>=2.2,<4\n")
+        wanted = ("pandas>=2.2,<4", "matplotlib>=3.10,<4")
+        missing = [one for one in wanted if f"- {one.partition('>')[0]}" not in text]
+        if missing:
+            lines = "".join(f"      - {one}\n" for one in missing)
+            self.machine.write_text(ENVIRONMENT, text.rstrip("\n") + f"\n{lines}")
             self.cli("env", "update", "default")
 
     def systems(self) -> tuple[str, ...]:
@@ -200,6 +203,34 @@ class OurRoom(Room):
             self.cli("config", "set", "fork_server.enabled", wanted)
             self.cli("config", "reload")
             self.wait()
+
+    def check(self, system: str, name: str) -> None:
+        """See that a person's running server was started as `system` has it.
+
+        Raises:
+            RuntimeError: where it was not: its figures would be another system's.
+        """
+        said = self._said(name)
+        forked = "Forked by the fork server" in said
+        if system == FORKED and not forked:
+            why = next(
+                (line for line in said.splitlines() if "not by the fork server" in line), "its journal is silent"
+            )
+            raise RuntimeError(f"the server of {name} was to be forked and was not: {why}")
+        if system == OURS and forked:
+            raise RuntimeError(f"the server of {name} was forked, though the fork server is off")
+
+    def check_kernel(self, system: str, name: str) -> None:
+        """Likewise of a kernel that was just started in a forked server."""
+        if system == FORKED and "Kernel forked as process" not in self._said(name):
+            raise RuntimeError(
+                f"the kernel of {name} was to be forked and was not; see journalctl -u {self.unit(name)}"
+            )
+
+    def _said(self, name: str) -> str:
+        unit = self.unit(name)
+        start = self.machine.run(["systemctl", "show", "--property=InvocationID", "--value", unit]).stdout.strip()
+        return self.machine.run(["journalctl", "--output=cat", "--no-pager", f"_SYSTEMD_INVOCATION_ID={start}"]).stdout
 
     def use_standins(self, on: bool) -> None:
         """Have stand-ins started instead of servers, or servers again."""
@@ -280,7 +311,7 @@ class StockRoom(Room):
         script = 'for name; do useradd --create-home --shell /bin/bash "$name"; done'
         self.machine.run(["sh", "-c", script, "sh", *names])
 
-    def set_up(self, *, pandas: bool = False) -> None:
+    def set_up(self, *, packages: bool = False) -> None:
         """Install what is not there, in our versions where we have it."""
         run = self.machine.run
         if run(["test", "-e", "/opt/stock/bin/jupyterhub"], check=False).returncode:
@@ -306,9 +337,9 @@ class StockRoom(Room):
         self.machine.write_text("/etc/systemd/system/stock-hub.service", _HUB)
         self.machine.write_text("/etc/systemd/system/stock-proxy.service", self._filled(_PROXY))
         run(["systemctl", "daemon-reload"])
-        if pandas:
+        if packages:
             version = run([UV, "pip", "freeze", "--python", USERS]).stdout
-            wanted = [line for line in version.splitlines() if line.startswith(("pandas==", "numpy=="))]
+            wanted = [line for line in version.splitlines() if line.startswith(("pandas==", "numpy==", "matplotlib=="))]
             run([USERS, "-m", "pip", "--python", "/opt/stock/bin/python", "install", "-q", *wanted], timeout=600)
 
     def use(self, kind: str, more: str = "") -> None:

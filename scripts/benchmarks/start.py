@@ -22,6 +22,9 @@ SETTLE = 4.0
 TURN = 5
 #: How many have a kernel.
 KERNELS = 5
+#: What they run in it, one after the other.
+PANDAS, ALL = "with a kernel and pandas", "with a kernel, NumPy, pandas and matplotlib"
+WORK = {"with a kernel": "1", PANDAS: "import pandas", ALL: "import matplotlib.pyplot"}
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Counted:
     server: list[float] = field(default_factory=list)
     hub: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
+    kernel: float = 0.0
     memory: dict[str, float] = field(default_factory=dict)
 
 
@@ -43,8 +47,8 @@ async def measure(rooms: Rooms, people: int) -> list[Figure]:
         people: how many in each system.
     """
     meter = Meter(rooms.machine.name)
-    rooms.ours.add_pandas()
-    rooms.stock.set_up(pandas=True)
+    rooms.ours.add_packages()
+    rooms.stock.set_up(packages=True)
     rooms.stock.use("patient")
     systems = (STOCK, *rooms.ours.systems())
     counted = {system: Counted() for system in systems}
@@ -58,11 +62,13 @@ async def measure(rooms: Rooms, people: int) -> list[Figure]:
                 for name in names[system][first : first + TURN]:
                     visitor = await stack.enter_async_context(Visitor(room[system].url, name))
                     await _start(meter, room[system], count, visitor)
+                    if system != STOCK:
+                        rooms.ours.check(system, name)
         await asyncio.sleep(SETTLE)
         for system, count in counted.items():
             count.memory["services"] = sum(meter.memory(room[system].services)) / (1 << 20)
             count.memory["idle"] = mean_memory(meter, room[system], count.visitors)
-        await _with_kernels(meter, counted, room)
+        await _with_kernels(meter, counted, room, rooms)
         for count in counted.values():
             for visitor in count.visitors:
                 await visitor.stop()
@@ -85,15 +91,27 @@ async def _start(meter: Meter, room: Room, count: Counted, visitor: Visitor) -> 
     count.visitors.append(visitor)
 
 
-async def _with_kernels(meter: Meter, counted: dict[str, Counted], room: dict[str, Room]) -> None:
+async def _with_kernels(meter: Meter, counted: dict[str, Counted], room: dict[str, Room], rooms: Rooms) -> None:
     some = [(system, visitor) for system, count in counted.items() for visitor in count.visitors[:KERNELS]]
+    units = {
+        system: [room[system].unit(visitor.name) for visitor in count.visitors[:KERNELS]]
+        for system, count in counted.items()
+    }
+    for system, count in counted.items():
+        count.memory["before kernels"] = fmean(meter.memory(units[system])) / (1 << 20)
+        count.kernel = -meter.cpu(units[system]) / len(units[system])
     kernels = [(system, visitor, await visitor.start_kernel()) for system, visitor in some]
-    for what, code in (("with a kernel", "1"), ("with a kernel and pandas", "import pandas")):
+    for system, visitor in some:
+        if system != STOCK:
+            rooms.ours.check_kernel(system, visitor.name)
+    for what, code in WORK.items():
         for _, visitor, kernel in kernels:
             await visitor.run(kernel, code)
         await asyncio.sleep(SETTLE)
         for system, count in counted.items():
             count.memory[what] = mean_memory(meter, room[system], [visitor for one, visitor in some if one == system])
+    for system, count in counted.items():
+        count.kernel += meter.cpu(units[system]) / len(units[system])
 
 
 def mean_memory(meter: Meter, room: Room, visitors: Sequence[Visitor]) -> float:
@@ -120,6 +138,14 @@ def figures(counted: dict[str, Counted], people: int) -> list[Figure]:
                 values(lambda count, what=what: count.memory[what]),
                 "0.75x; 0.3x with fork server" if what == "idle" else "",
             )
-            for what in ("idle", "with a kernel", "with a kernel and pandas")
+            for what in ("idle", *WORK)
+        ),
+        Figure(
+            "CPU of one kernel that imports NumPy, pandas and matplotlib", "s", min(KERNELS, people),
+            values(lambda count: count.kernel), "0.2x with fork server",
+        ),
+        Figure(
+            "memory of one kernel with NumPy, pandas and matplotlib", "MiB", min(KERNELS, people),
+            values(lambda count: count.memory[ALL] - count.memory["before kernels"]), "0.5x with fork server",
         ),
     ]  # fmt: skip

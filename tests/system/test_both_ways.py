@@ -174,7 +174,7 @@ def test_it_is_the_units(classroom: Classroom, student: Person) -> None:
     pid = classroom.main_pid(UNIT)
     assert f"/illumidesk.slice/illumidesk-users.slice/{UNIT}" in proc(classroom, "cgroup")
     assert "PPid:\t1\n" in proc(classroom, "status")
-    assert "/bin/jupyterhub-singleuser\0" in proc(classroom, "cmdline")
+    assert "/bin/illumidesk-singleuser\0" in proc(classroom, "cmdline")
     status = classroom.machine.run(["systemctl", "status", "--no-pager", UNIT]).stdout
     assert "Active: active (running)" in status
     assert f"Main PID: {pid} (jupyterhub-sing)" in status

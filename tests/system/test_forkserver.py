@@ -49,6 +49,53 @@ def test_kernels_are_forked_within_the_unit(classroom: Classroom, forked: Person
     kernel.stop()
 
 
+@pytest.fixture(scope="module")
+def drawing(classroom: Classroom) -> Person:
+    """Somebody in an environment with what notebooks commonly begin with."""
+    description = "/etc/illumidesk/environments/default.yml"
+    text = classroom.machine.read_text(description)
+    missing = [name for name in ("numpy", "pandas", "matplotlib") if f"- {name}" not in text]
+    if missing:
+        lines = "".join(f"      - {name}\n" for name in missing)
+        classroom.machine.write_text(description, text.rstrip("\n") + f"\n{lines}")
+        classroom.cli("env", "update", "default")
+    return start(classroom, "fork8")
+
+
+_LOADED = "import sys; print(*(f'matplotlib.{x}' in sys.modules for x in ('figure', 'backends.backend_agg', 'pyplot')))"
+_COMPUTE = """
+import io, numpy as np, pandas as pd, matplotlib as mpl, matplotlib.pyplot as plt
+print(int((np.ones((400, 400)) @ np.ones((400, 400))).sum()), pd.DataFrame({"a": [1, 2]}).groupby("a").size().sum())
+file = io.BytesIO(); plt.plot([1, 2]); plt.title("α"); plt.savefig(file, format="png"); plt.close()
+print(file.getvalue()[1:4], mpl.rcParams["backend"], mpl.get_configdir(), mpl.get_cachedir())
+print(*mpl.style.core.USER_LIBRARY_PATHS if hasattr(mpl.style, "core") else mpl.style.USER_LIBRARY_PATHS)
+"""
+
+
+def test_kernels_have_numpy_pandas_and_matplotlib_in_memory(classroom: Classroom, drawing: Person) -> None:
+    assert how(classroom, "fork8") == "forked"
+    one, other = drawing.start_kernel(), drawing.start_kernel()
+    assert classroom.journal("jupyter-fork8.service").count("Kernel forked as process") >= 2
+    assert one.run(_LOADED).split() == ["True", "True", "False"]
+    home = "/home/fork8"
+    assert one.run(_COMPUTE).split() == [
+        "64000000", "2", "b'PNG'", "module://matplotlib_inline.backend_inline",
+        f"{home}/.config/matplotlib", f"{home}/.cache/matplotlib", f"{home}/.config/matplotlib/stylelib",
+    ]  # fmt: skip
+    draw = "import numpy; print(numpy.random.random(), numpy.random.default_rng().random())"
+    assert not set(one.run(draw).split()) & set(other.run(draw).split())
+    # The fork server began without threads, so that none is missing here.
+    assert "Threads:\t1\n" in classroom.machine.read_text(f"/proc/{classroom.main_pid(SERVICE)}/status")
+
+
+def test_ones_own_matplotlibrc_counts(classroom: Classroom, drawing: Person) -> None:
+    drawing.shell("mkdir -p ~/.config/matplotlib && echo 'lines.linewidth: 7' > ~/.config/matplotlib/matplotlibrc")
+    assert drawing.run("import matplotlib; print(matplotlib.rcParams['lines.linewidth'])").strip() == "7.0"
+    why = "matplotlib was loaded without /home/fork8/.config/matplotlib/matplotlibrc"
+    assert f"not forked: {why}" in classroom.journal("jupyter-fork8.service")
+    drawing.shell("rm ~/.config/matplotlib/matplotlibrc")
+
+
 def test_own_packages_are_started_with_the_ordinary_way(classroom: Classroom, ordinary: Person) -> None:
     assert how(classroom, "plain1").startswith("there are packages in /home/plain1/.local")
     assert ordinary.run("import mine_alone; print(mine_alone.VALUE)").strip() == "42"
@@ -92,7 +139,7 @@ def ask(message, fds):
         return s.recv(200).decode()
     except OSError as error:
         return f"no {error}"
-program = b"/opt/illumidesk/envs/default/bin/jupyterhub-singleuser"
+program = b"/opt/illumidesk/envs/default/bin/illumidesk-singleuser"
 words = [b"/home/plain1", b"1", program, b"USER=plain1", b"HOME=/home/plain1"]
 for message in (b"\\0".join(words), b"", b"x" * 100000, b"\\0" * 10):
     print(ask(message, [0, 1, 2]))
@@ -102,12 +149,12 @@ if os.fork() == 0:  # without its parent
     os._exit(0 if ask(b"\\0".join(words), [0, 1, 2]).startswith("no ") else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
-    before = classroom.machine.run(["pgrep", "-c", "-f", "bin/jupyterhub-singleuser"]).stdout
+    before = classroom.machine.run(["pgrep", "-c", "-f", "bin/illumidesk-singleuser"]).stdout
     said = [line for line in forked.run(script).splitlines() if line]
     assert len(said) == 6, said
     assert all(line.startswith("no ") for line in said[:5]), said
     assert said[5] == "0"
-    assert classroom.machine.run(["pgrep", "-c", "-f", "bin/jupyterhub-singleuser"]).stdout == before
+    assert classroom.machine.run(["pgrep", "-c", "-f", "bin/illumidesk-singleuser"]).stdout == before
     assert "is not starting" in classroom.journal(SERVICE)
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from illumidesk.forkserver import caller, client, likeness, modules, person, personal
+from illumidesk.forkserver import caller, client, kernels, likeness, modules, person, personal
 from illumidesk.forkserver.caller import Refused
 from illumidesk.spawners.choice import server_variables
 
@@ -88,6 +88,10 @@ HOME = pathlib.Path.home() / "x"
 LIST = [os.path.expanduser("~/y"), os.environ["USER"]]
 BYTES = os.fsencode(os.environ.get("HOME"))
 NOTHING = os.environ.get("UNHEARD_OF", "")
+def closed(kept=None):
+    found = os.path.expanduser("~/z")
+    return lambda: found
+closed = closed()
 def function(where=os.environ["HOME"]): return where
 class Class:
     PREFIX = {"a": (os.getenv("JUPYTERHUB_SERVICE_PREFIX"), 1)}
@@ -104,7 +108,8 @@ person = {"HOME": "/home/ana", "USER": "ana", "JUPYTERHUB_SERVICE_PREFIX": "/use
 for place in places:
     place.put_right(person)
 left = [str(place) for place in personal.places()]
-print(json.dumps([left, str(module.HOME), module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
+print(json.dumps([left, str(module.HOME), module.closed(),
+                  module.LIST, module.BYTES.decode(), module.function(), module.Class.PREFIX,
                   module.Class().method(), sorted(found.read), found.differing(person)]))
 """
 
@@ -116,6 +121,7 @@ def test_what_modules_took_from_the_environment_is_put_right(tmp_path: Path) -> 
     assert left == []
     assert found == [
         "/home/ana/x",
+        "/home/ana/z",
         ["/home/ana/y", "ana"],
         "/home/ana",
         "/home/ana",
@@ -323,3 +329,53 @@ def test_the_parent_has_what_the_hub_gives_to_every_server() -> None:
     assert personal.CONSTANT.items() <= given.items()
     # The rest is a role's, or read when it is used.
     assert given.keys() - personal.CONSTANT.keys() == {"JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "PATH"}
+
+
+IMPORT = """
+import json, sys
+from illumidesk.forkserver import program
+begin = program.load()
+hub = [name for name in sys.modules if name.partition(".")[0] in ("sqlalchemy", "alembic")]
+from jupyterhub import log, scopes
+import jupyterhub.orm, sqlalchemy
+print(json.dumps([begin.__name__, begin.__self__.__name__, hub, hasattr(log, "log_request"),
+                  scopes.orm.User is jupyterhub.orm.User, scopes.sa.inspect is sqlalchemy.inspect]))
+"""
+#: A JupyterHub that needs more than the stand-ins have.
+OTHER = """
+import sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+(folder / "jupyterhub").mkdir()
+(folder / "jupyterhub/__init__.py").touch()
+(folder / "jupyterhub/orm.py").write_text("class User: pass")
+(folder / "jupyterhub/singleuser.py").write_text("from jupyterhub.orm import User as main")
+sys.path.insert(0, str(folder))
+from illumidesk.forkserver import program
+print(program.load())
+"""
+
+
+def test_a_server_is_imported_without_what_only_a_hub_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, check=True)
+    assert json.loads(done.stdout) == ["launch_instance", "JupyterHubSingleUser", [], True, True, True]
+
+
+def test_a_jupyterhub_that_needs_more_of_it_gets_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, check=True, text=True)
+    assert done.stdout == "<class 'jupyterhub.orm.User'>\n"
+
+
+def test_what_matplotlib_would_have_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, folder = tmp_path / "home", tmp_path / "home/course"
+    (home / ".config/matplotlib").mkdir(parents=True)
+    folder.mkdir()
+    for file in (home / ".config/matplotlib/matplotlibrc", home / ".fonts", folder / "matplotlibrc"):
+        file.touch()
+        monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+        kernels._check_matplotlib(home, folder)
+        monkeypatch.setitem(sys.modules, "matplotlib", sys)
+        with pytest.raises(Refused, match=f"matplotlib was loaded without {file}"):
+            kernels._check_matplotlib(home, folder)
+        file.unlink()
+        kernels._check_matplotlib(home, folder)
