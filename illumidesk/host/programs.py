@@ -41,7 +41,9 @@ from illumidesk.workspaces.commands import find_rstudio
 from illumidesk.workspaces.types import BUILT_IN, WorkspaceType, installed
 
 #: Rises where builds must be made anew though nothing that goes into their digest changed.
-_LAYOUT = 1
+_LAYOUT = 2
+#: In a build: the digest of the program without extensions, and the folders of those that were added.
+_PROGRAM = ".program"
 #: Seconds without a byte after which a download is given up.
 _DOWNLOAD_TIMEOUT = 60.0
 
@@ -174,15 +176,21 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
         raise IllumiDeskError("IllumiDesk's Node is missing", hint="run install.sh first", status=409)
     chosen = _extensions(extensions if extensions is not None else kept_extensions(name, paths), extensions)
     link = paths.workspaces / name
-    digest = _digest(program, chosen)
+    bare = _digest(program)
+    digest = _with_extensions(bare, chosen)
     if is_current(link, digest):
         return False
-    apt.install(program.packages, progress)
     build = build_folder(paths, name, digest)
     try:
         with building(build, digest) as wanted:
             if wanted:
-                _build(program, build, chosen, paths, progress)
+                if (link / MARKER).exists() and _described(link)[0] == bare:
+                    _copy(program, link.resolve(), build)
+                else:
+                    apt.install(program.packages, progress)
+                    _build(program, build, paths, progress)
+                _add_extensions(program, build, bare, chosen, progress)
+                progress.run([build / "bin/node", *program.trial], what=f"trying {name}", cwd=build)
     except (OSError, IllumiDeskError) as error:
         raise explained(error, f"the program {name}") from None
     if extensions is not None:
@@ -191,15 +199,49 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
     return True
 
 
-def _digest(program: NodeProgram, extensions: Sequence[Path]) -> str:
+def _digest(program: NodeProgram) -> str:
+    """Of all that a program without extensions is made of."""
     sources = sorted(data("config", "workspaces", program.name).iterdir())
     wanted = [(file.name, file.read_text("utf-8")) for file in (*sources, data("config", "proxy", "node.txt"))]
-    digests = [_sha256(file) for file in extensions]
     languages = _code_server() if program.name == "theia" else None
-    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, digests, languages]))
+    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, languages]))
 
 
-def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths: Paths, progress: Progress) -> None:
+def _with_extensions(bare: str, extensions: Sequence[Path]) -> str:
+    return short_digest(json.dumps([bare, [_sha256(file) for file in extensions]]))
+
+
+def _described(build: Path) -> tuple[str, list[str]]:
+    """What `_PROGRAM` says of a build; nothing where it is of an earlier version."""
+    try:
+        bare, added = json.loads((build / _PROGRAM).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return "", []
+    return bare, added
+
+
+def _copy(program: NodeProgram, source: Path, build: Path) -> None:
+    """The same program without its extensions: neither network nor compiler, and no second copy on the disk."""
+
+    def ours(folder: str, names: list[str]) -> set[str]:
+        return {MARKER, _PROGRAM} & set(names) if Path(folder) == source else set()
+
+    shutil.copytree(source, build, symlinks=True, copy_function=os.link, ignore=ours, dirs_exist_ok=True)
+    for name in _described(source)[1]:
+        shutil.rmtree(build / program.extensions / name)
+
+
+def _add_extensions(
+    program: NodeProgram, build: Path, bare: str, extensions: Sequence[Path], progress: Progress
+) -> None:
+    added = []
+    for file in extensions:
+        progress.record(f"extension {file.name}")
+        added.append(unpack_extension(file, build / program.extensions).name)
+    (build / _PROGRAM).write_text(json.dumps([bare, added]), "utf-8")
+
+
+def _build(program: NodeProgram, build: Path, paths: Paths, progress: Progress) -> None:
     for file in data("config", "workspaces", program.name).iterdir():
         shutil.copyfile(file, build / file.name)
     wheel = node_wheel(paths)
@@ -222,11 +264,7 @@ def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths:
     if program.name == "theia":
         _bundle_theia(build, env, paths, progress)
     prune(build, (build / "prune.txt").read_text("utf-8"))
-    for file in extensions:
-        progress.record(f"extension {file.name}")
-        unpack_extension(file, build / program.extensions)
     shutil.rmtree(tools)
-    progress.run([node, *program.trial], what=f"trying {program.name}", env=env, cwd=build)
 
 
 def _bundle_theia(build: Path, env: dict[str, str], paths: Paths, progress: Progress) -> None:
@@ -324,9 +362,18 @@ def _extensions(folder: Path, asked: Path | None) -> list[Path]:
     found = sorted(folder.glob("*.vsix")) if folder.is_dir() else []
     if asked is not None and not found:
         raise IllumiDeskError(f"the folder {folder} has no .vsix files", hint="put the extensions into it")
+    names: dict[str, Path] = {}
     for file in found:
-        _manifest(file)
+        twin = names.setdefault(_folder_name(file).lower(), file)
+        if twin != file:
+            raise IllumiDeskError(
+                f"{twin.name} and {file.name} are the same extension", hint=f"remove one of them from {folder}"
+            )
     return found
+
+
+def _folder_name(file: Path) -> str:
+    return "{publisher}.{name}-{version}".format(**_manifest(file))
 
 
 def _manifest(file: Path) -> dict[str, object]:
@@ -350,8 +397,7 @@ _IDENTITY = ("publisher", "name", "version")
 
 def unpack_extension(file: Path, folder: Path) -> Path:
     """Put an extension into a folder of unpacked ones; where it is now."""
-    manifest = _manifest(file)
-    target = folder / "{publisher}.{name}-{version}".format(**manifest)
+    target = folder / _folder_name(file)
     target.mkdir(parents=True)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -532,7 +578,7 @@ def find(name: str, paths: Paths) -> Found:
         return Found(type_, "absent", "", None, 0, "")
     program = NODE_PROGRAMS[name]
     chosen = _extensions(kept_extensions(name, paths), None) if os.access(kept_extensions(name, paths), os.R_OK) else []
-    current = is_current(link, _digest(program, chosen))
+    current = is_current(link, _with_extensions(_digest(program), chosen))
     return Found(
         type_,
         "ready" if current else "outdated",
@@ -564,9 +610,8 @@ def disk(found: Found) -> int | None:
     total = 0
     for base, _, files in os.walk(found.folder):
         for name in files:
-            status = os.lstat(os.path.join(base, name))  # noqa: PTH118 -- tens of thousands of them
-            total += status.st_blocks * 512 if status.st_nlink == 1 else 0
-    return total
+            total += os.lstat(os.path.join(base, name)).st_blocks * 512  # noqa: PTH118 -- tens of thousands of them
+    return total - (found.folder / "bin/node").stat().st_blocks * 512
 
 
 def _sha256(file: Path) -> str:
