@@ -42,7 +42,9 @@ from illumidesk.workspaces.types import BUILT_IN, WorkspaceType, installed
 
 #: Rises where builds must be made anew though nothing that goes into their digest changed.
 _LAYOUT = 2
-#: In a build: the digest of the program without extensions, and the folders of those that were added.
+#: What of config/workspaces/NAME is compiled. The rest lies beside it.
+_COMPILED = ("package.json", "package-lock.json", "prune.txt")
+#: In a build: the digest of what was compiled, and the folders of extensions that were added.
 _PROGRAM = ".program"
 #: Seconds without a byte after which a download is given up.
 _DOWNLOAD_TIMEOUT = 60.0
@@ -176,8 +178,7 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
         raise IllumiDeskError("IllumiDesk's Node is missing", hint="run install.sh first", status=409)
     chosen = _extensions(extensions if extensions is not None else kept_extensions(name, paths), extensions)
     link = paths.workspaces / name
-    bare = _digest(program)
-    digest = _with_extensions(bare, chosen)
+    bare, digest = _digests(program, chosen)
     if is_current(link, digest):
         return False
     build = build_folder(paths, name, digest)
@@ -189,7 +190,7 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
                 else:
                     apt.install(program.packages, progress)
                     _build(program, build, paths, progress)
-                _add_extensions(program, build, bare, chosen, progress)
+                _finish(program, build, bare, chosen, progress)
                 progress.run([build / "bin/node", *program.trial], what=f"trying {name}", cwd=build)
     except (OSError, IllumiDeskError) as error:
         raise explained(error, f"the program {name}") from None
@@ -199,16 +200,13 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
     return True
 
 
-def _digest(program: NodeProgram) -> str:
-    """Of all that a program without extensions is made of."""
-    sources = sorted(data("config", "workspaces", program.name).iterdir())
-    wanted = [(file.name, file.read_text("utf-8")) for file in (*sources, data("config", "proxy", "node.txt"))]
+def _digests(program: NodeProgram, extensions: Sequence[Path]) -> tuple[str, str]:
+    """Of what is compiled, and of the whole build."""
+    texts = {file.name: file.read_text("utf-8") for file in data("config", "workspaces", program.name).iterdir()}
+    sources = [texts[name] for name in _COMPILED] + [data("config", "proxy", "node.txt").read_text("utf-8")]
     languages = _code_server() if program.name == "theia" else None
-    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, languages]))
-
-
-def _with_extensions(bare: str, extensions: Sequence[Path]) -> str:
-    return short_digest(json.dumps([bare, [_sha256(file) for file in extensions]]))
+    bare = short_digest(json.dumps([_LAYOUT, platform.machine(), sources, languages]))
+    return bare, short_digest(json.dumps([bare, sorted(texts.items()), [_sha256(file) for file in extensions]]))
 
 
 def _described(build: Path) -> tuple[str, list[str]]:
@@ -221,19 +219,21 @@ def _described(build: Path) -> tuple[str, list[str]]:
 
 
 def _copy(program: NodeProgram, source: Path, build: Path) -> None:
-    """The same program without its extensions: neither network nor compiler, and no second copy on the disk."""
+    """What was compiled, once more: neither network nor compiler is needed, and no second copy on the disk."""
+    beside = {MARKER, _PROGRAM} | {file.name for file in _beside(program)}
 
-    def ours(folder: str, names: list[str]) -> set[str]:
-        return {MARKER, _PROGRAM} & set(names) if Path(folder) == source else set()
+    def left(folder: str, names: list[str]) -> set[str]:
+        return beside & set(names) if Path(folder) == source else set()
 
-    shutil.copytree(source, build, symlinks=True, copy_function=os.link, ignore=ours, dirs_exist_ok=True)
+    shutil.copytree(source, build, symlinks=True, copy_function=os.link, ignore=left, dirs_exist_ok=True)
     for name in _described(source)[1]:
         shutil.rmtree(build / program.extensions / name)
 
 
-def _add_extensions(
-    program: NodeProgram, build: Path, bare: str, extensions: Sequence[Path], progress: Progress
-) -> None:
+def _finish(program: NodeProgram, build: Path, bare: str, extensions: Sequence[Path], progress: Progress) -> None:
+    """Add what is not compiled."""
+    for file in _beside(program):
+        shutil.copyfile(file, build / file.name)
     added = []
     for file in extensions:
         progress.record(f"extension {file.name}")
@@ -241,9 +241,14 @@ def _add_extensions(
     (build / _PROGRAM).write_text(json.dumps([bare, added]), "utf-8")
 
 
+def _beside(program: NodeProgram) -> list[Path]:
+    folder = data("config", "workspaces", program.name)
+    return [file for file in folder.iterdir() if file.name not in _COMPILED]
+
+
 def _build(program: NodeProgram, build: Path, paths: Paths, progress: Progress) -> None:
-    for file in data("config", "workspaces", program.name).iterdir():
-        shutil.copyfile(file, build / file.name)
+    for name in _COMPILED:
+        shutil.copyfile(data("config", "workspaces", program.name, name), build / name)
     wheel = node_wheel(paths)
     node = build / "bin/node"
     node.parent.mkdir()
@@ -578,7 +583,7 @@ def find(name: str, paths: Paths) -> Found:
         return Found(type_, "absent", "", None, 0, "")
     program = NODE_PROGRAMS[name]
     chosen = _extensions(kept_extensions(name, paths), None) if os.access(kept_extensions(name, paths), os.R_OK) else []
-    current = is_current(link, _with_extensions(_digest(program), chosen))
+    current = is_current(link, _digests(program, chosen)[1])
     return Found(
         type_,
         "ready" if current else "outdated",
