@@ -121,6 +121,22 @@ def check_channel_url(value: object) -> str:
     return text
 
 
+def check_gallery(value: object) -> str:
+    """The address of a gallery of extensions, without credentials and without a slash at its end; empty stays empty.
+
+    By `https:` alone: the page of VS Code asks no other.
+    """
+    text = str(value).strip().rstrip("/")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    fit = parts.scheme == "https" and parts.netloc and text.isascii() and text.isprintable()
+    if text and (not fit or "@" in parts.netloc or any(sign in text for sign in ' ?#{}"\\')):
+        raise ValueError("give an address such as https://open-vsx.org, or nothing")
+    return text
+
+
 def check_course(value: object) -> str:
     """A course's id as a key of YAML, where `2024` is a number."""
     return names.check_course_id(str(value) if type(value) is int else value)  # type: ignore[arg-type]
@@ -161,6 +177,7 @@ PublicUrl = Annotated[str, BeforeValidator(check_public_url)]
 Network = Annotated[str, BeforeValidator(check_network)]
 Channel = Annotated[str, BeforeValidator(check_channel)]
 ChannelUrl = Annotated[str, BeforeValidator(check_channel_url)]
+Gallery = Annotated[str, BeforeValidator(check_gallery)]
 Environment = Annotated[str, BeforeValidator(names.check_environment)]
 OptionalEnvironment = Annotated[str, BeforeValidator(lambda value: value and names.check_environment(value))]
 CourseId = Annotated[str, BeforeValidator(check_course)]
@@ -334,6 +351,8 @@ class Workspaces(_Section):
     offered: tuple[Workspace, ...] = ()
     #: When a page asks what to start: `auto` is where there is more than Notebook and JupyterLab.
     ask: Literal["auto", "always", "never"] = "auto"
+    #: Where VS Code and Theia look for extensions: a server of Open VSX. Empty: nowhere.
+    gallery: Gallery = "https://open-vsx.org"
     types: dict[OwnWorkspace, OwnType] = {}
 
 

@@ -266,7 +266,9 @@ class PageHandler(JupyterHandler):
         if problem:
             self.finish(f"<!doctype html><html lang='en'><title>Link</title><p>{html.escape(problem)}</p></html>")
             return
-        api = json.dumps(f"{self.base_url}git-pull/api?{self.request.query}").replace("<", "\\u003c")
+        # An event stream is no visit of a page: behind a hub it takes the token, and an EventSource sends no header.
+        token = quote(self.xsrf_token)
+        api = json.dumps(f"{self.base_url}git-pull/api?{self.request.query}&_xsrf={token}").replace("<", "\\u003c")
         self.set_header("Cache-Control", "no-store")
         self.finish(_PAGE.format(name=html.escape(name), target=html.escape(target), api=api))
 

@@ -41,7 +41,11 @@ from illumidesk.workspaces.commands import find_rstudio
 from illumidesk.workspaces.types import BUILT_IN, WorkspaceType, installed
 
 #: Rises where builds must be made anew though nothing that goes into their digest changed.
-_LAYOUT = 1
+_LAYOUT = 2
+#: What of config/workspaces/NAME is compiled. The rest lies beside it.
+_COMPILED = ("package.json", "package-lock.json", "prune.txt")
+#: In a build: the digest of what was compiled, and the folders of extensions that were added.
+_PROGRAM = ".program"
 #: Seconds without a byte after which a download is given up.
 _DOWNLOAD_TIMEOUT = 60.0
 
@@ -174,15 +178,20 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
         raise IllumiDeskError("IllumiDesk's Node is missing", hint="run install.sh first", status=409)
     chosen = _extensions(extensions if extensions is not None else kept_extensions(name, paths), extensions)
     link = paths.workspaces / name
-    digest = _digest(program, chosen)
+    bare, digest = _digests(program, chosen)
     if is_current(link, digest):
         return False
-    apt.install(program.packages, progress)
     build = build_folder(paths, name, digest)
     try:
         with building(build, digest) as wanted:
             if wanted:
-                _build(program, build, chosen, paths, progress)
+                if (link / MARKER).exists() and _described(link)[0] == bare:
+                    _copy(program, link.resolve(), build)
+                else:
+                    apt.install(program.packages, progress)
+                    _build(program, build, paths, progress)
+                _finish(program, build, bare, chosen, progress)
+                progress.run([build / "bin/node", *program.trial], what=f"trying {name}", cwd=build)
     except (OSError, IllumiDeskError) as error:
         raise explained(error, f"the program {name}") from None
     if extensions is not None:
@@ -191,17 +200,55 @@ def ensure_program(name: str, paths: Paths, progress: Progress, *, extensions: P
     return True
 
 
-def _digest(program: NodeProgram, extensions: Sequence[Path]) -> str:
-    sources = sorted(data("config", "workspaces", program.name).iterdir())
-    wanted = [(file.name, file.read_text("utf-8")) for file in (*sources, data("config", "proxy", "node.txt"))]
-    digests = [_sha256(file) for file in extensions]
+def _digests(program: NodeProgram, extensions: Sequence[Path]) -> tuple[str, str]:
+    """Of what is compiled, and of the whole build."""
+    texts = {file.name: file.read_text("utf-8") for file in data("config", "workspaces", program.name).iterdir()}
+    sources = [texts[name] for name in _COMPILED] + [data("config", "proxy", "node.txt").read_text("utf-8")]
     languages = _code_server() if program.name == "theia" else None
-    return short_digest(json.dumps([_LAYOUT, platform.machine(), wanted, digests, languages]))
+    bare = short_digest(json.dumps([_LAYOUT, platform.machine(), sources, languages]))
+    return bare, short_digest(json.dumps([bare, sorted(texts.items()), [_sha256(file) for file in extensions]]))
 
 
-def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths: Paths, progress: Progress) -> None:
-    for file in data("config", "workspaces", program.name).iterdir():
+def _described(build: Path) -> tuple[str, list[str]]:
+    """What `_PROGRAM` says of a build; nothing where it is of an earlier version."""
+    try:
+        bare, added = json.loads((build / _PROGRAM).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return "", []
+    return bare, added
+
+
+def _copy(program: NodeProgram, source: Path, build: Path) -> None:
+    """What was compiled, once more: neither network nor compiler is needed, and no second copy on the disk."""
+    beside = {MARKER, _PROGRAM} | {file.name for file in _beside(program)}
+
+    def left(folder: str, names: list[str]) -> set[str]:
+        return beside & set(names) if Path(folder) == source else set()
+
+    shutil.copytree(source, build, symlinks=True, copy_function=os.link, ignore=left, dirs_exist_ok=True)
+    for name in _described(source)[1]:
+        shutil.rmtree(build / program.extensions / name)
+
+
+def _finish(program: NodeProgram, build: Path, bare: str, extensions: Sequence[Path], progress: Progress) -> None:
+    """Add what is not compiled."""
+    for file in _beside(program):
         shutil.copyfile(file, build / file.name)
+    added = []
+    for file in extensions:
+        progress.record(f"extension {file.name}")
+        added.append(unpack_extension(file, build / program.extensions).name)
+    (build / _PROGRAM).write_text(json.dumps([bare, added]), "utf-8")
+
+
+def _beside(program: NodeProgram) -> list[Path]:
+    folder = data("config", "workspaces", program.name)
+    return [file for file in folder.iterdir() if file.name not in _COMPILED]
+
+
+def _build(program: NodeProgram, build: Path, paths: Paths, progress: Progress) -> None:
+    for name in _COMPILED:
+        shutil.copyfile(data("config", "workspaces", program.name, name), build / name)
     wheel = node_wheel(paths)
     node = build / "bin/node"
     node.parent.mkdir()
@@ -222,11 +269,7 @@ def _build(program: NodeProgram, build: Path, extensions: Sequence[Path], paths:
     if program.name == "theia":
         _bundle_theia(build, env, paths, progress)
     prune(build, (build / "prune.txt").read_text("utf-8"))
-    for file in extensions:
-        progress.record(f"extension {file.name}")
-        unpack_extension(file, build / program.extensions)
     shutil.rmtree(tools)
-    progress.run([node, *program.trial], what=f"trying {program.name}", env=env, cwd=build)
 
 
 def _bundle_theia(build: Path, env: dict[str, str], paths: Paths, progress: Progress) -> None:
@@ -324,9 +367,18 @@ def _extensions(folder: Path, asked: Path | None) -> list[Path]:
     found = sorted(folder.glob("*.vsix")) if folder.is_dir() else []
     if asked is not None and not found:
         raise IllumiDeskError(f"the folder {folder} has no .vsix files", hint="put the extensions into it")
+    names: dict[str, Path] = {}
     for file in found:
-        _manifest(file)
+        twin = names.setdefault(_folder_name(file).lower(), file)
+        if twin != file:
+            raise IllumiDeskError(
+                f"{twin.name} and {file.name} are the same extension", hint=f"remove one of them from {folder}"
+            )
     return found
+
+
+def _folder_name(file: Path) -> str:
+    return "{publisher}.{name}-{version}".format(**_manifest(file))
 
 
 def _manifest(file: Path) -> dict[str, object]:
@@ -350,8 +402,7 @@ _IDENTITY = ("publisher", "name", "version")
 
 def unpack_extension(file: Path, folder: Path) -> Path:
     """Put an extension into a folder of unpacked ones; where it is now."""
-    manifest = _manifest(file)
-    target = folder / "{publisher}.{name}-{version}".format(**manifest)
+    target = folder / _folder_name(file)
     target.mkdir(parents=True)
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
@@ -532,7 +583,7 @@ def find(name: str, paths: Paths) -> Found:
         return Found(type_, "absent", "", None, 0, "")
     program = NODE_PROGRAMS[name]
     chosen = _extensions(kept_extensions(name, paths), None) if os.access(kept_extensions(name, paths), os.R_OK) else []
-    current = is_current(link, _digest(program, chosen))
+    current = is_current(link, _digests(program, chosen)[1])
     return Found(
         type_,
         "ready" if current else "outdated",
@@ -564,9 +615,8 @@ def disk(found: Found) -> int | None:
     total = 0
     for base, _, files in os.walk(found.folder):
         for name in files:
-            status = os.lstat(os.path.join(base, name))  # noqa: PTH118 -- tens of thousands of them
-            total += status.st_blocks * 512 if status.st_nlink == 1 else 0
-    return total
+            total += os.lstat(os.path.join(base, name)).st_blocks * 512  # noqa: PTH118 -- tens of thousands of them
+    return total - (found.folder / "bin/node").stat().st_blocks * 512
 
 
 def _sha256(file: Path) -> str:

@@ -6,6 +6,7 @@ nothing else is ever made of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,6 +144,28 @@ def server_variables(role_folder: Path, environment: Path) -> dict[str, str]:
         # Sockets of kernels: short, and in the unit's own /tmp.
         "JUPYTER_RUNTIME_DIR": "/tmp/.jupyter-runtime",  # noqa: S108 -- PrivateTmp
     }
+
+
+def gallery_variables(gallery: str) -> dict[str, str]:
+    """The environment variables that tell VS Code (code-server) and Theia where to look for extensions.
+
+    Args:
+        gallery: the address of a server of Open VSX; empty is none. VS Code takes an empty variable for Open VSX, and
+            for no gallery one without addresses; of Theia, illumidesk.workspaces.commands takes care.
+    """
+    if not gallery:
+        return {"EXTENSIONS_GALLERY": "{}", "VSX_REGISTRY_URL": ""}
+    # As code-server has them for Open VSX itself: https://github.com/coder/code-server/blob/main/patches/marketplace.diff
+    addresses = {
+        "serviceUrl": f"{gallery}/vscode/gallery",
+        "itemUrl": f"{gallery}/vscode/item",
+        "extensionUrlTemplate": f"{gallery}/vscode/gallery/{{publisher}}/{{name}}/latest",
+        "resourceUrlTemplate": f"{gallery}/vscode/asset/{{publisher}}/{{name}}/{{version}}"
+        "/Microsoft.VisualStudio.Code.WebResources/{path}",
+        "controlUrl": "",
+        "recommendationsUrl": "",
+    }
+    return {"EXTENSIONS_GALLERY": json.dumps(addresses), "VSX_REGISTRY_URL": gallery}
 
 
 class RoleChoice:

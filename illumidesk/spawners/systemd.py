@@ -20,7 +20,13 @@ from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.paths import socket_url
 from illumidesk.settings import Limits, Settings
-from illumidesk.spawners.choice import RoleChoice, WorkspaceChoice, server_arguments, server_variables
+from illumidesk.spawners.choice import (
+    RoleChoice,
+    WorkspaceChoice,
+    gallery_variables,
+    server_arguments,
+    server_variables,
+)
 
 #: Seconds that one start may hold its turn.
 TURN = 30.0
@@ -243,15 +249,9 @@ class IllumiDeskRoleSystemdSpawner(RoleChoice, SupervisedSystemdSpawner):
         limits = self.chosen_limits()
         paths = self.classroom.paths
         env = super().get_env()
-        env.update(
-            {
-                key: value
-                for key, value in server_variables(
-                    paths.roles / role, paths.environments / self.environment_name()
-                ).items()
-                if key not in self.environment
-            }
-        )
+        ours = server_variables(paths.roles / role, paths.environments / self.environment_name())
+        ours |= gallery_variables(self.settings_now.workspaces.gallery)
+        env.update({key: value for key, value in ours.items() if key not in self.environment})
         # For people and extensions to see (jupyter-resource-usage reads them); systemd does the limiting.
         if limits.memory:
             env["MEM_LIMIT"] = str(limits.memory)

@@ -17,6 +17,9 @@ from pathlib import Path
 #: Where RStudio Server's program lies in the vendor's packages, beside the PATH.
 RSTUDIO_FOLDERS = (Path("/usr/lib/rstudio-server"), Path("/usr/lib/rstudio"))
 
+#: For galleries with a certificate of the institution's own, which Node would not know.
+_SYSTEM_CERTIFICATES = {"NODE_USE_SYSTEM_CA": "1"}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -79,6 +82,7 @@ def vscode(place: Place) -> Command:
             str(place.home),
         ),
         socket=socket,
+        variables=_SYSTEM_CERTIFICATES,
     )
 
 
@@ -86,16 +90,23 @@ def theia(place: Place) -> Command:
     """Theia. It knows ports alone, so a module loaded before it has it listen on a socket."""
     socket = _free(place.runtime / "theia.sock")
     plugins = place.prefix / "extensions"
+    # Theia takes an empty address of a gallery for Open VSX. A router without registries asks nobody.
+    nowhere = [f"--ovsx-router-config={place.prefix / 'no-gallery.json'}"]
     return Command(
         arguments=(
             str(place.prefix / "bin/node"),
             f"--require={place.prefix / 'socket.cjs'}",
             str(place.prefix / "lib/backend/main.js"),
             f"--plugins=local-dir:{plugins}",
+            *(nowhere if os.environ.get("VSX_REGISTRY_URL") == "" else []),
             str(place.home),
         ),
         socket=socket,
-        variables={"ILLUMIDESK_SOCKET": str(socket), "THEIA_CONFIG_DIR": str(place.home / ".theia")},
+        variables={
+            "ILLUMIDESK_SOCKET": str(socket),
+            "THEIA_CONFIG_DIR": str(place.home / ".theia"),
+            **_SYSTEM_CERTIFICATES,
+        },
     )
 
 

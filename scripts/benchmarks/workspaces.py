@@ -83,10 +83,10 @@ def _once(classroom: Classroom, page: Page, path: str, idle: float, *, settings:
         classroom.machine.run(["bash", "-c", script], user=NAME)
     page.set_default_timeout(180_000)
     page.goto(f"/hub/user-redirect/{path}")
-    if page.get_by_label("Username").count():
-        page.get_by_label("Username").fill(NAME)
-        page.locator("#password_input").fill(PASSWORD)
-        page.get_by_role("button", name="Sign in").click()
+    # Each page has cookies of its own.
+    page.get_by_label("Username").fill(NAME)
+    page.locator("#password_input").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"**/user/{NAME}/{path}**")
     page.locator(READY[path]).first.wait_for()
     time.sleep(idle)

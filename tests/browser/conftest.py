@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
+    # Without it terminals draw their text as text, which can be waited for.
+    "--disable-3d-apis",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

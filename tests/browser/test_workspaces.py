@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.classroom import ARTEFACTS, Classroom
+from tests.support.extensions import said_by, vsix
+from tests.support.gallery import Gallery, gallery
 from tests.support.person import PASSWORD
 from tests.support.workspaces import ensure_program, ensure_rstudio
 
 PICTURES = ARTEFACTS / "screenshots"
 NAME = "student1"
 FILE = f"/home/{NAME}/hello.py"
+#: A teacher's repository, in a folder of this machine from which links of the course's members may fetch.
+LESSONS = "/srv/nbgrader/shared/intro101/lessons"
 
+
+#: Written into people's Node, to see whom they ask.
+WHOM = Path(__file__).parents[1] / "support" / "whom.cjs"
 
 expect.set_options(timeout=60_000)
 
@@ -37,10 +46,13 @@ def have(classroom: Classroom, name: str) -> None:
 
 @pytest.fixture
 def page(browser: Browser, classroom: Classroom) -> Iterator[Page]:
-    # Not what other tests had open in Lab, which would come back.
-    begin = f"rm -rf said .jupyter/lab/workspaces; echo 'print(1)' > {FILE}"
-    classroom.machine.run(["bash", "-c", begin], user=NAME, cwd=f"/home/{NAME}")
-    context = browser.new_context(base_url=classroom.url, viewport={"width": 1280, "height": 800})
+    """A page of somebody whose programs and Lab remember nothing: what they had open, and had not saved, comes back."""
+    classroom.cli("user", "stop", NAME, check=False)
+    forget = "rm -rf said .jupyter/lab/workspaces .local/share/code-server .theia lessons"
+    classroom.machine.run(["bash", "-c", f"{forget}; echo 'print(1)' > {FILE}"], user=NAME, cwd=f"/home/{NAME}")
+    context = browser.new_context(
+        base_url=classroom.url, viewport={"width": 1280, "height": 800}, ignore_https_errors=True
+    )
     context.set_default_timeout(60_000)
     page = context.new_page()
     try:
@@ -66,22 +78,73 @@ def wait_for_file(classroom: Classroom, file: str, text: str) -> None:
         time.sleep(0.5)
 
 
+def see_files(page: Page, program: str, *names: str) -> None:
+    """Wait for the program with its list of files, which has these."""
+    if program == "vscode":
+        expect(page.locator(".monaco-workbench")).to_be_visible(timeout=180_000)
+        files = page.locator(".explorer-folders-view")
+    else:
+        expect(page.locator("#theia-app-shell")).to_be_visible(timeout=180_000)
+        files = page.locator("#files")
+        tab = page.locator("#shell-tab-explorer-view-container")
+        expect(tab).to_be_visible(timeout=180_000)
+        if not files.is_visible():
+            tab.click()
+    for name in names:
+        expect(files.get_by_text(name, exact=True)).to_be_visible(timeout=180_000)
+
+
+def edit(page: Page, program: str, text: str) -> None:
+    """Open the file from the list, write something else into it and save."""
+    files, editor = {
+        "vscode": (".explorer-folders-view", ".editor-instance"),
+        "theia": ("#files", ".theia-editor"),
+    }[program]
+    page.locator(files).get_by_text("hello.py", exact=True).dblclick()
+    lines = page.locator(f"{editor} .view-lines").first
+    expect(lines).to_contain_text("print(1)")
+    lines.click()
+    expect(page.locator(f"{editor} :focus")).to_have_count(1)
+    page.keyboard.press("Control+A")
+    page.keyboard.type(f"print('{text}')\n")
+    expect(lines).to_contain_text(f"print('{text}')")
+    page.keyboard.press("Control+S")
+
+
+def run_in_terminal(page: Page, key: str) -> None:
+    """Open a terminal, wait until its shell asks, and run the file."""
+    page.keyboard.press(key)
+    terminal = page.locator(".xterm:visible")
+    expect(terminal).to_have_count(1)
+    expect(terminal.locator(".xterm-rows")).to_contain_text("$")
+    expect(terminal.locator(".xterm-helper-textarea")).to_be_focused()
+    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+
+
+def run_command(page: Page, title: str) -> None:
+    """By the list of commands, which both programs have on the same key. It knows what was there when it was opened."""
+    asked = page.locator(".quick-input-widget input[type=text]")
+    found = page.locator(".quick-input-list .monaco-list-row").filter(has_text=title).first
+    deadline = time.monotonic() + 120
+    while True:
+        page.keyboard.press("F1")
+        expect(asked).to_be_focused()
+        asked.fill(f">{title}")
+        with contextlib.suppress(AssertionError):
+            expect(found).to_be_visible(timeout=3000)
+            break
+        assert time.monotonic() < deadline, f"there is no command {title}"
+        page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+
+
 def test_vscode(page: Page, classroom: Classroom) -> None:
     have(classroom, "vscode")
     enter(page, "vscode")
-    expect(page.locator(".monaco-workbench")).to_be_visible(timeout=180_000)
-    page.get_by_role("treeitem", name="hello.py").first.dblclick()
-    editor = page.locator(".editor-instance .view-lines").first
-    expect(editor).to_contain_text("print(1)")
-    editor.click()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("print('by VS Code')\n")
-    page.keyboard.press("Control+S")
+    see_files(page, "vscode", "hello.py")
+    edit(page, "vscode", "by VS Code")
     wait_for_file(classroom, FILE, "by VS Code")
-    page.keyboard.press("Control+`")
-    expect(page.locator(".terminal-wrapper.active .xterm-rows, .terminal-wrapper.active canvas").first).to_be_visible()
-    page.wait_for_timeout(2000)
-    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+    run_in_terminal(page, "Control+`")
     wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby VS Code")
     # No chat, no question about trust, nothing about telemetry.
     expect(page.get_by_text(re.compile("Do you trust|telemetry", re.I))).to_have_count(0)
@@ -92,26 +155,108 @@ def test_vscode(page: Page, classroom: Classroom) -> None:
 def test_theia(page: Page, classroom: Classroom) -> None:
     have(classroom, "theia")
     enter(page, "theia")
-    expect(page.locator("#theia-app-shell")).to_be_visible(timeout=180_000)
-    page.locator("#shell-tab-explorer-view-container").click()
-    explorer = page.locator("#files")
-    expect(explorer.get_by_text("hello.py")).to_be_visible(timeout=60_000)
-    explorer.get_by_text("hello.py").dblclick()
-    editor = page.locator(".theia-editor .view-lines").first
-    expect(editor).to_contain_text("print(1)")
-    editor.click()
-    page.keyboard.press("Control+A")
-    page.keyboard.type("print('by Theia')\n")
-    page.keyboard.press("Control+S")
+    see_files(page, "theia", "hello.py")
+    edit(page, "theia", "by Theia")
     wait_for_file(classroom, FILE, "by Theia")
-    page.keyboard.press("Control+Shift+`")
-    expect(page.locator(".xterm").first).to_be_visible()
-    page.wait_for_timeout(2000)
-    page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
+    run_in_terminal(page, "Control+Shift+`")
     wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby Theia")
     cookies = {one["path"] for one in page.context.cookies() if "theia" in one.get("name", "").lower()}
     assert cookies <= {f"/user/{NAME}/theia/"}, cookies
     picture(page, "theia")
+
+
+@pytest.mark.parametrize("program", ["vscode", "theia"])
+def test_extensions_for_everybody(page: Page, classroom: Classroom, program: str, tmp_path: Path) -> None:
+    have(classroom, program)
+    (tmp_path / "sums.vsix").write_bytes(vsix("sums"))
+    classroom.machine.copy_in(tmp_path / "sums.vsix", "/srv/class-extensions/sums.vsix")
+    ensure_program(classroom, program, "--extensions", "/srv/class-extensions")
+    enter(page, program)
+    see_files(page, program, "hello.py")
+    run_command(page, "sums: say hello")
+    expect(page.get_by_text(said_by("sums")).first).to_be_visible()
+
+
+@pytest.mark.parametrize("program", ["vscode", "theia"])
+def test_a_git_link(page: Page, classroom: Classroom, program: str) -> None:
+    have(classroom, program)
+    commit = "git -c user.name=T -c user.email=t@example.org commit -qm first"
+    classroom.machine.run(
+        [
+            "bash",
+            "-ec",
+            f"rm -rf {LESSONS}; git init -q -b main {LESSONS}; cd {LESSONS}; touch week1.py; git add .; {commit}",
+        ]
+    )
+    enter(page, "git-pull", query=f"?repo={LESSONS}&app={program}", arrive=f"/user/{NAME}/{program}/")
+    see_files(page, program, "week1.py")
+    # The repository's folder is what is open, not the home.
+    expect(page.get_by_text("hello.py", exact=True)).to_have_count(0)
+    expect(page).to_have_title(re.compile("lessons"))
+    picture(page, f"git-link-{program}")
+
+
+@pytest.fixture(scope="module")
+def lent(classroom: Classroom, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    """A gallery whose certificate the machine knows. People's programs write down to whom they open connections."""
+    machine = classroom.machine
+    authority, config = "/usr/local/share/ca-certificates/gallery.crt", "/etc/jupyterhub/jupyterhub_config.d/whom.py"
+    with gallery(tmp_path_factory.mktemp("gallery")) as running:
+        machine.write_text(authority, running.authority.decode())
+        machine.write_text("/srv/whom.cjs", WHOM.read_text())
+        machine.write_text(config, 'c.Spawner.environment = {"NODE_OPTIONS": "--require=/srv/whom.cjs"}\n')
+        machine.run(["update-ca-certificates"])
+        machine.run(["systemctl", "restart", "illumidesk-hub"])
+        classroom.wait_for_hub()
+        try:
+            yield running
+        finally:
+            machine.run(["rm", "-f", authority, config, "/srv/whom.cjs"])
+            machine.run(["update-ca-certificates", "--fresh"])
+            machine.run(["systemctl", "restart", "illumidesk-hub"])
+            classroom.wait_for_hub()
+
+
+@pytest.mark.parametrize("program", ["vscode", "theia"])
+@pytest.mark.parametrize("there", [True, False], ids=["gallery", "no-gallery"])
+def test_a_gallery(page: Page, classroom: Classroom, lent: Gallery, program: str, there: bool) -> None:
+    """An extension is found and installed, and nobody else is asked; nobody at all where there is no gallery."""
+    have(classroom, program)
+    lent.asked.clear()
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    classroom.machine.run(["rm", "-f", f"/home/{NAME}/whom"])
+    classroom.cli("config", "set", "workspaces.gallery", lent.url if there else "")
+    classroom.cli("config", "reload")
+    try:
+        enter(page, program)
+        see_files(page, program, "hello.py")
+        page.keyboard.press("Control+Shift+X")
+        if program == "vscode":
+            page.locator(".extensions-search-container .view-lines").click()
+            page.keyboard.type("lent")
+            found = page.locator(".extension-list-item").filter(has_text="Says hello from lent")
+        else:
+            page.locator(".theia-vsx-extensions-search-bar input").fill("lent")
+            found = page.locator(".theia-vsx-extension").filter(has_text="Says hello from lent")
+        if there:
+            expect(found).to_be_visible()
+            found.get_by_text("Install", exact=True).click()
+            page.get_by_role("button", name=re.compile("Trust Publisher|OK")).click()
+            run_command(page, "lent: say hello")
+            expect(page.get_by_text(said_by("lent")).first).to_be_visible()
+        else:
+            page.wait_for_timeout(5000)
+            expect(found).to_have_count(0)
+        picture(page, f"gallery-{program}-{there}")
+    finally:
+        classroom.cli("config", "unset", "workspaces.gallery")
+        classroom.cli("config", "reload")
+    whom = set(classroom.machine.run(["cat", f"/home/{NAME}/whom"], check=False).stdout.split())
+    there_too = {urlsplit(lent.url).netloc} if there else set()
+    assert whom == there_too
+    assert hosts - {urlsplit(classroom.url).netloc, ""} <= there_too
+    assert bool(lent.asked) is there
 
 
 @pytest.mark.parametrize(("path", "opened"), [("lab", "lab/tree/hello.py"), ("tree", "edit/hello.py")])
@@ -133,8 +278,7 @@ def test_lab_and_notebook(page: Page, classroom: Classroom, path: str, opened: s
     else:
         page.goto(f"/user/{NAME}/terminals/1")
     terminal = page.locator(".jp-Terminal").first
-    expect(terminal).to_be_visible(timeout=60_000)
-    page.wait_for_timeout(2000)
+    expect(terminal.locator(".xterm-rows")).to_contain_text("$")
     terminal.click()
     page.keyboard.type("id -un > said; python3 hello.py | tee -a said\n")
     wait_for_file(classroom, f"/home/{NAME}/said", f"{NAME}\nby Jupyter")

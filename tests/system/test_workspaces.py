@@ -146,10 +146,13 @@ def test_killed_in_the_middle(installed: Classroom) -> None:
     make += "    archive.writestr('extension/package.json', json.dumps(manifest))"
     machine.run(["mkdir", "-p", "/srv/vsix"])
     machine.run(["python3", "-c", make])
+    # With what says which program the one in use is, its files would be taken, and nothing compiled.
     script = """
+    mv /opt/illumidesk/workspaces/vscode/.program /root/
     illumidesk workspace install vscode --extensions /srv/vsix >/dev/null 2>&1 & pid=$!
     until compgen -G '/opt/illumidesk/builds/vscode-*/.tools' >/dev/null; do sleep 0.05; done
     sleep 2; kill -9 $pid; wait $pid; echo "status $?"
+    mv /root/.program /opt/illumidesk/workspaces/vscode/
     """
     assert "status 137" in machine.run(["bash", "-c", script]).stdout
     assert machine.run(["realpath", "/opt/illumidesk/workspaces/vscode"]).stdout == before

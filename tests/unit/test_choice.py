@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from illumidesk.spawners.choice import (
     asks,
     choose,
     course_of,
+    gallery_variables,
     server_arguments,
     server_role,
     server_variables,
@@ -181,3 +183,14 @@ def test_a_start_by_course_and_workspace(programs: Path) -> None:
     assert start({}, {"bio": "student"}) == ("bio", "bio", "/vscode/")
     assert start({"course": "bio"}, {"chem": "student"}) == ("chem", "class", "/lab")
     assert start({"course": "bio"}, {}) == ("", "default", "/lab")
+
+
+def test_galleries() -> None:
+    named = gallery_variables("https://vsx.example.edu/mirror")
+    assert named["VSX_REGISTRY_URL"] == "https://vsx.example.edu/mirror"
+    addresses = json.loads(named["EXTENSIONS_GALLERY"])
+    assert addresses["serviceUrl"] == "https://vsx.example.edu/mirror/vscode/gallery"
+    assert addresses["extensionUrlTemplate"].endswith("/vscode/gallery/{publisher}/{name}/latest")
+    assert all(not address or address.startswith("https://vsx.example.edu/mirror/") for address in addresses.values())
+    # Neither is empty for VS Code, which would then ask Open VSX.
+    assert gallery_variables("") == {"EXTENSIONS_GALLERY": "{}", "VSX_REGISTRY_URL": ""}

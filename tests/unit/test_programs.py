@@ -98,6 +98,7 @@ def test_what_is_in_use_stays_where_a_build_fails(paths: Paths, tmp_path: Path) 
     ensure(paths)
     before = (paths.workspaces / "vscode").resolve()
     (paths.root / "offline").touch()
+    (before / ".program").unlink()  # as though it were of an earlier version
     extension(tmp_path / "more")
     with pytest.raises(StepError, match="building vscode failed"):
         ensure(paths, extensions=tmp_path / "more")
@@ -126,6 +127,30 @@ def test_extensions_for_everybody(paths: Paths, tmp_path: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     assert ensure(paths) is False
+
+
+def test_other_extensions_compile_nothing(paths: Paths, tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    file = extension(folder)
+    ensure(paths, extensions=folder)
+    before = (paths.workspaces / "vscode").resolve()
+    (paths.root / "offline").touch()  # no registry answers, and none is asked
+    file.unlink()
+    extension(folder, "products", **{"extension/main.js": "x"})
+    assert ensure(paths, extensions=folder) is True
+    build = (paths.workspaces / "vscode").resolve()
+    inside = Path("node_modules/code-server/lib/vscode/extensions")
+    assert [one.name for one in (build / inside).iterdir()] == ["class.products-1.0.0"]
+    assert [one.name for one in (before / inside).iterdir()] == ["class.sums-1.0.0"], "people may still run it"
+    entry = "node_modules/code-server/out/node/entry.js"
+    assert (build / entry).samefile(before / entry)
+    assert (before / MARKER).read_text() != (build / MARKER).read_text()
+    assert (paths.root / "calls").read_text().count(" ci ") == 1
+    assert (paths.root / "calls").read_text().count("--version") == 2, "tried again"
+    extension(folder, "other").rename(folder / "again.vsix")
+    extension(folder, "other")
+    with pytest.raises(IllumiDeskError, match=r"again\.vsix and other\.vsix are the same extension"):
+        ensure(paths, extensions=folder)
 
 
 def test_what_is_no_extension(paths: Paths, tmp_path: Path) -> None:
@@ -305,6 +330,18 @@ def test_settings_are_given_once(place: Place) -> None:
     own.write_text('{"editor.fontSize": 20}')
     commands.vscode(place)
     assert own.read_text() == '{"editor.fontSize": 20}'
+
+
+@pytest.mark.parametrize(
+    ("address", "off"), [(None, False), ("https://vsx.example.edu", False), ("", True)], ids=["unset", "set", "off"]
+)
+def test_theia_without_a_gallery(place: Place, monkeypatch: pytest.MonkeyPatch, address: str | None, off: bool) -> None:
+    monkeypatch.delenv("VSX_REGISTRY_URL", raising=False)
+    if address is not None:
+        monkeypatch.setenv("VSX_REGISTRY_URL", address)
+    config = f"--ovsx-router-config={place.prefix}/no-gallery.json"
+    assert (config in commands.theia(place).arguments) is off
+    assert json.loads(data("config", "workspaces", "theia", "no-gallery.json").read_text()) == {"use": []}
 
 
 def test_a_dead_socket_is_cleared(place: Place) -> None:

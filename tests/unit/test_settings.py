@@ -62,6 +62,8 @@ def test_a_missing_file_means_the_defaults(tmp_path: Path) -> None:
         ("public_url: jupyter.example.edu", "public_url", ""),
         ("public_url: 'https://a.example/hub'", "without a path", ""),
         ("public_url: 'https://me@a.example'", "give a name such as class.example.org", ""),
+        ("workspaces: {gallery: 'http://vsx.example.edu'}", "workspaces.gallery", ""),
+        ("workspaces: {gallery: 'https://me:pw@vsx.example.edu'}", "give an address such as https://open-vsx.org", ""),
         ("sign_in: {lti: {public_url: 'https://a.example'}}", "no setting sign_in.lti.public_url", "public_url"),
         ("sign_in: {lti: {roles: {Mentor: tutor}}}", "sign_in.lti.roles.Mentor", ""),
         ("sign_in: {lti: {roles: {Mentor: students}}}", "sign_in.lti.roles.Mentor", "student"),

@@ -46,6 +46,8 @@ def values_for(key: str) -> list[str]:
         return ["[]", "[127.0.0.1/32]", "[10.0.0.0/8, ::1/128]"]
     if key == "environments.channels":
         return ["[]", "[file:///srv/channel]", "[conda-forge, https://conda.example.org/ours]"]
+    if key == "workspaces.gallery":
+        return ["https://vsx.example.edu", '""']
     if key == "environments.channel_alias":
         return ["https://conda.example.org", "file:///srv/channels"]
     value = settings_file.typed_value(Settings(), key)
