@@ -37,8 +37,8 @@ BUILT_IN: Mapping[str, WorkspaceType] = MappingProxyType(
             WorkspaceType("notebook", "Notebook", "tree", 140 * _MIB),
             WorkspaceType("lab", "JupyterLab", "lab", 140 * _MIB),
             WorkspaceType("nbclassic", "Classic Notebook", "nbclassic/tree", 140 * _MIB),
-            WorkspaceType("vscode", "VS Code", "vscode/", 570 * _MIB, program=True),
-            WorkspaceType("theia", "Theia", "theia/", 520 * _MIB, program=True),
+            WorkspaceType("vscode", "VS Code", "vscode/", 450 * _MIB, program=True),
+            WorkspaceType("theia", "Theia", "theia/", 470 * _MIB, program=True),
             WorkspaceType("rstudio", "RStudio", "rstudio/", program=True),
         )
     }

@@ -260,7 +260,7 @@ def test_a_page_asks_where_there_is_a_choice(stack: Stack, programs: Path) -> No
     ana = started(stack, "ana", False)
     page = ana.get("/hub/spawn")
     assert page.url.startswith(f"{stack.url}/hub/spawn")
-    for text in ('value="vscode"', "VS Code", "about 570 MB of memory", "<title>A list of files beside lines of code"):
+    for text in ('value="vscode"', "VS Code", "about 450 MB of memory", "<title>A list of files beside lines of code"):
         assert text in page.text
     assert page.text.count('type="radio"') == 4
     answer = post_choice(ana, "vscode")
