@@ -59,6 +59,9 @@ def configure(c: Any, paths: Paths | None = None, settings: Settings | None = No
     c.JupyterHub.cleanup_proxy = False
     c.JupyterHub.allow_named_servers = False
 
+    # Twenty times a second by default, which is most of what an idle hub does.
+    c.PeriodicMetricsCollector.event_loop_interval_resolution = 0.5
+
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = socket_url(paths.proxy_api_socket)
     c.ConfigurableHTTPProxy.auth_token = _secret("CONFIGPROXY_AUTH_TOKEN")

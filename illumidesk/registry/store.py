@@ -355,8 +355,9 @@ class Registry:
 
     def memberships(self, name: str) -> list[tuple[str, MemberRole]]:
         """The courses of a person and the role in each, by id."""
-        query = select(Membership.course_id, Membership.role).where(Membership.name == name, Membership.left.is_(None))
-        return [(row[0], cast(MemberRole, row[1])) for row in self._rows(query.order_by(Membership.course_id))]
+        with self.engine.connect() as connection:
+            rows = connection.execute(_MEMBERSHIPS, {"name": name}).all()
+        return [(row[0], cast(MemberRole, row[1])) for row in rows]
 
     def all_memberships(self) -> list[tuple[str, str, MemberRole]]:
         """Every membership as (course id, name, role)."""
@@ -907,6 +908,9 @@ _RECOGNISED = (
     )
     .outerjoin(ResultSourcedId, and_(_S.link_id == _L.id, _S.name == _I.name))
     .where(_I.platform_id == bindparam("platform"), _I.sub == bindparam("sub"))
+)
+_MEMBERSHIPS = (
+    select(_M.course_id, _M.role).where(_M.name == bindparam("name"), _M.left.is_(None)).order_by(_M.course_id)
 )
 _TAKE_NONCE = insert(Nonce).on_conflict_do_nothing()
 
