@@ -177,7 +177,7 @@ def test_it_is_the_units(classroom: Classroom, student: Person) -> None:
     assert "/bin/illumidesk-singleuser\0" in proc(classroom, "cmdline")
     status = classroom.machine.run(["systemctl", "status", "--no-pager", UNIT]).stdout
     assert "Active: active (running)" in status
-    assert f"Main PID: {pid} (jupyterhub-sing)" in status
+    assert f"Main PID: {pid} (illumidesk-sing)" in status
     assert 'Status: "Ready"' in status
     journal = ["journalctl", "--no-pager", "-o", "cat", f"_SYSTEMD_UNIT={UNIT}", f"_PID={pid}"]
     assert "is running at" in classroom.machine.run(journal).stdout
