@@ -201,6 +201,8 @@ async def test_who_leaves_is_marked_and_comes_back(school: School) -> None:
     assert (await school.classroom.rosters.fetch(COURSE)).left == ()
     await school.classroom.launch(school.launch("ben", "student"))
     assert school.members()["ben"] == "student"
+    # As before a server starts: a launch does not wait for the host.
+    await school.classroom.ensure_on_host("ben")
     assert "ben" in school.supervisor.members
 
 
@@ -262,6 +264,7 @@ async def test_a_list_that_would_empty_the_class_is_refused(school: School) -> N
 async def test_one_at_a_time_and_launches_go_between(school: School) -> None:
     school.name("ana", "ben")
     await school.classroom.launch(school.launch("tom", "instructor"))
+    await school.classroom.ensure_on_host("tom")
     school.supervisor.gate.clear()
     first = school.classroom.rosters.begin(COURSE, "tom")
     while not school.supervisor.calls["account", "ana"]:
