@@ -361,7 +361,7 @@ async def test_the_grader_is_told_of_students(school: School) -> None:
         told.clear()
         for who in ("cleo", "dora", "emil"):
             await classroom.launch(school.launch(who, "student"))
-        while not told:
+        while not told or len(told[-1]["students"]) < 5:  # one may be told before the next has come
             await asyncio.sleep(0.01)
         assert [one["id"] for one in told[-1]["students"]] == ["ana", "ben", "cleo", "dora", "emil"]
         await runner.cleanup()
