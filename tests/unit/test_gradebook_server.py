@@ -110,7 +110,7 @@ def test_the_hub_is_answered(grader: tuple[Path, GraderHome], monkeypatch: pytes
     home.enter(monkeypatch)
 
     def ask(method: str, path: str, body: object = None) -> tuple[int, Any]:
-        return request_json(method, sock, BASE + path, body=body)
+        return request_json(method, sock, BASE + path, body=body, timeout=120)  # nbgrader is imported for the first
 
     assert ask("GET", "assignments") == (200, {"assignments": []})
     assert ask("GET", "scores") == (200, {"assignments": []})
