@@ -679,7 +679,6 @@ class Classroom:
         if not self.units.is_active(names.grader_unit(course_id)):
             # What a newer version keeps in the grader's home.
             await self.supervisor.ensure_course(course_id)
-            environment = self.settings.environment_of("grader", course_id)
             limits = self.settings.limits_of("grader")
             socket = self.paths.grader_socket(course_id)
             # Autograding needs the packages that the course's students have.
