@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
@@ -116,12 +117,10 @@ class Classroom:
 
     def has_memory_limits(self) -> bool:
         """Whether a unit of this machine that takes more than its MemoryMax= is ended: a host may not lend that."""
-        unit = ["systemd-run", "--quiet", "--wait", "--collect", "-pMemoryMax=64M", "-pMemorySwapMax=0"]
-        try:
-            done = self.machine.run([*unit, "/usr/bin/python3", "-c", "b'x' * (256 << 20)"], check=False, timeout=60)
-        except subprocess.TimeoutExpired:
-            return False
-        return done.returncode != 0
+        unit = ["systemd-run", "--wait", "--collect", "-pMemoryMax=64M", "-pMemorySwapMax=0", "-pRuntimeMaxSec=30"]
+        done = self.machine.run([*unit, "/usr/bin/python3", "-c", "b'x' * (256 << 20)"], check=False)
+        # systemd 252 does not see who sent the signal where the host has no cgroup v2.
+        return bool(re.search(r"Finished with result: (oom-kill|signal)", done.stdout + done.stderr))
 
     def wait_for_hub(self, timeout: float = 60) -> None:
         """Wait until the hub answers through the proxy."""
