@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import bcrypt
 from firstuseauthenticator import FirstUseAuthenticator
 from firstuseauthenticator.firstuseauthenticator import ResetPasswordHandler
 from jupyterhub.apihandlers.users import UserAPIHandler
@@ -16,10 +14,8 @@ from traitlets import Any as AnyTrait
 from traitlets import Bool
 
 from illumidesk import names
+from illumidesk.authenticators.passwords import MAX_PASSWORD, check_password, hash_password
 from illumidesk.errors import IllumiDeskError
-
-#: bcrypt reads no more than this many bytes of a password, and newer releases refuse longer ones.
-MAX_PASSWORD = 72
 
 
 class SignInHandler(LoginHandler):  # type: ignore[misc]
@@ -68,8 +64,8 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
     """JupyterHub's first-use authenticator on our registry.
 
     It differs in three ways: hashes live in the registry and not in a dbm file (whose format depends on the Python
-    that runs), hashing happens off the hub's event loop (a class signs in at the same minute), and strangers are
-    refused unless `open_signup` is on.
+    that runs), hashing is cheaper and happens off the hub's event loop (a class signs in at the same minute), and
+    strangers are refused unless `open_signup` is on.
     """
 
     registry = AnyTrait(help="Where people are kept (a Registry); the hub's by default.")
@@ -122,22 +118,26 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             data: `username` and `password` as typed.
         """
         name: str = self.normalize_username(data["username"].strip())
-        password = data["password"].encode()
+        password = data["password"]
+        if len(password.encode()) > MAX_PASSWORD:
+            handler.custom_login_error = self._password_problem(password)
+            return None
         person = self.registry.person(name)
         if person is None or person.retired is not None or self.registry.is_from_platform(name):
             # Somebody from a learning management system has no password, so a first one would be anybody's.
             if person is not None or not self.open_signup or not self.validate_username(name):
                 # As long as a wrong password would take, so that names cannot be told apart by the clock.
-                await asyncio.to_thread(bcrypt.hashpw, password[:MAX_PASSWORD], bcrypt.gensalt())
+                await hash_password(password)
                 return None
             stored = None
         else:
             stored = person.password_hash
         if stored is not None:
-            matches = await asyncio.to_thread(bcrypt.checkpw, password[:MAX_PASSWORD], stored.encode())
-            # A longer one was never kept.
-            return name if matches and len(password) <= MAX_PASSWORD else None
-        problem = self._password_problem(data["password"])
+            matches, better = await check_password(password, stored)
+            if better is not None and (now := self.registry.person(name)) and now.password_hash == stored:
+                self.registry.set_password_hash(name, better)
+            return name if matches else None
+        problem = self._password_problem(password)
         if problem:
             handler.custom_login_error = problem
             return None
@@ -148,12 +148,12 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
                 self.log.warning("%s may not sign up: %s", name, error.message)
                 handler.custom_login_error = f"{name} cannot be used here: please choose another name."
                 return None
-        fresh = await asyncio.to_thread(bcrypt.hashpw, password, bcrypt.gensalt())
+        fresh = await hash_password(password)
         current = self.registry.person(name)
         if current is not None and current.password_hash is not None:
             # Somebody else was quicker while this one was hashed: theirs counts.
             return None
-        self.registry.set_password_hash(name, fresh.decode())
+        self.registry.set_password_hash(name, fresh)
         self.log.info("%s has set a password", name)
         return name
 
@@ -163,8 +163,7 @@ class LocalAuthenticator(FirstUseAuthenticator):  # type: ignore[misc]
             return "You come from a learning management system and have no password here."
         problem = self._password_problem(password)
         if not problem:
-            fresh = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
-            self.registry.set_password_hash(name, fresh.decode())
+            self.registry.set_password_hash(name, await hash_password(password))
         return problem
 
     async def delete_user(self, user: Any) -> None:

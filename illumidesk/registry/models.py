@@ -53,7 +53,7 @@ class Person(Base):
     created: Mapped[datetime] = mapped_column(DateTime, default=now)
     #: When the person was removed; the row stays so that the name is not given to another.
     retired: Mapped[datetime | None] = mapped_column(DateTime)
-    #: bcrypt; nothing until the first sign-in, or where the person signs in otherwise.
+    #: Argon2id (bcrypt from earlier versions); nothing until the first sign-in, or where the person signs in otherwise.
     password_hash: Mapped[str | None] = mapped_column(String(100))
     memberships: Mapped[list[Membership]] = relationship(back_populates="person", cascade="all, delete-orphan")
 

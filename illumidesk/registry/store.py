@@ -199,7 +199,7 @@ class Registry:
                 person.memberships.clear()
 
     def set_password_hash(self, name: str, password_hash: str | None) -> None:
-        """Keep a bcrypt hash, or forget it so that the next sign-in sets a new password."""
+        """Keep a password's hash, or forget it so that the next sign-in sets a new password."""
         with self._session() as session:
             person = session.get(Person, name)
             if person is None or person.retired is not None:
