@@ -4,8 +4,12 @@ Importing `jupyterhub.singleuser` imports the hub's pages, database and migratio
 Alembic with them: a fifth of what a server imports, for a class that its log asks after and one that it names in an
 `except`. While that import runs, these modules have stand-ins. Whoever needs the real ones later gets them.
 
-Upstream, people see it in https://github.com/jupyterhub/the-littlest-jupyterhub/issues/841. A JupyterHub that no longer
-imports them never meets a stand-in, and one that needs more of them gets the real ones.
+A server does not ask the hub for its version before it listens, either: the hub compares the two when it first reaches
+the server. In a class that starts at once the hub would have a question of everybody's more, and everybody would wait
+for its answer; and where the hub is away, a server could not start again.
+
+Upstream, people see the imports in https://github.com/jupyterhub/the-littlest-jupyterhub/issues/841. A JupyterHub that
+no longer imports them never meets a stand-in, and one that needs more of them gets the real ones.
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ def load() -> Callable[[], Any]:
     from jupyterhub.singleuser import main
 
     function: Callable[[], Any] = main
+    server: Any = getattr(function, "__self__", None)  # the application's class
+    if hasattr(server, "check_hub_version"):
+        server.check_hub_version = _check_nothing
     return function
 
 
@@ -69,6 +76,10 @@ def _load_without_hub() -> None:
         for name, module in stand_ins.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+async def _check_nothing(_: Any) -> None:
+    """In place of `check_hub_version`."""
 
 
 def main() -> None:

@@ -367,3 +367,18 @@ def test_systemctl_restarts_and_stops_it(classroom: Classroom, way: Way, student
     until(lambda: not known(student), 15)
     student.start_server()
     way.check(NAME)
+
+
+def test_it_starts_while_the_hub_is_away(classroom: Classroom, way: Way, student: Person) -> None:
+    before = classroom.main_pid(UNIT)
+    classroom.machine.run(["systemctl", "stop", "illumidesk-hub"])
+    try:
+        # Ends when the server has said that it is ready.
+        classroom.machine.run(["systemctl", "restart", UNIT])
+        assert classroom.main_pid(UNIT) not in (0, before)
+        way.check(NAME)
+    finally:
+        classroom.machine.run(["systemctl", "start", "illumidesk-hub"])
+        classroom.wait_for_hub()
+    until(lambda: answers(student))
+    assert student.run("5*4") == "20"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupyterhub.user
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -339,7 +340,8 @@ hub = [name for name in sys.modules if name.partition(".")[0] in ("sqlalchemy", 
 from jupyterhub import log, scopes
 import jupyterhub.orm, sqlalchemy
 print(json.dumps([begin.__name__, begin.__self__.__name__, hub, hasattr(log, "log_request"),
-                  scopes.orm.User is jupyterhub.orm.User, scopes.sa.inspect is sqlalchemy.inspect]))
+                  scopes.orm.User is jupyterhub.orm.User, scopes.sa.inspect is sqlalchemy.inspect,
+                  begin.__self__.check_hub_version.__module__]))
 """
 #: A JupyterHub that needs more than the stand-ins have.
 OTHER = """
@@ -358,7 +360,14 @@ print(program.load())
 
 def test_a_server_is_imported_without_what_only_a_hub_needs() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, check=True)
-    assert json.loads(done.stdout) == ["launch_instance", "JupyterHubSingleUser", [], True, True, True]
+    assert json.loads(done.stdout) == [
+        "launch_instance", "JupyterHubSingleUser", [], True, True, True, "illumidesk.forkserver.program",
+    ]  # fmt: skip
+
+
+def test_the_hub_looks_at_the_versions_itself() -> None:
+    """So nobody misses it where a server does not (program.py)."""
+    assert callable(jupyterhub.user._check_version)
 
 
 def test_a_jupyterhub_that_needs_more_of_it_gets_it(tmp_path: Path) -> None:
