@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
+#: The unit of systemd itself, with which a unit's own processes are counted when they have ended.
+INIT = "init"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def unit_of(cgroups: str, machine: str) -> str:
         parts = path.split("/")
         if controllers in ("", "name=systemd") and f"illumidesk-machine-{machine}" in parts:
             units = [part for part in parts if part.endswith(".service")]
-            return units[0] if units else "init"
+            return units[0] if units else INIT
     return ""
 
 

@@ -53,7 +53,8 @@ The exponent says how a figure grows with the number of people: 0 is not at all,
 - Both classes share the machine's processors with whatever else runs on it, and with the people: those who come are
   processes there, too. Seconds are this machine's. Ratios carry over.
 - Everything was measured alternately in one run, stock first.
-- CPU is user and system time of a unit's processes and of those they waited for. Memory is the proportional set size:
+- CPU is user and system time of a unit's processes and of those they waited for. A start has systemd's part, too: most
+  of it builds the sandbox, in a process that ends when the fork server has forked. Memory is the proportional set size:
   what servers share is divided among them.
 - The machine is a container with its own systemd. Limits on memory and processors are not in force in it.
 - At the first launch, IllumiDesk makes an account on the machine for a person and puts them into their course. Stock
