@@ -8,6 +8,7 @@ it comes. Passwords are firstuseauthenticator's in both, so that signing in cost
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import secrets
 import time
@@ -32,6 +33,8 @@ STANDIN = Path(__file__).with_name("standin.py")
 #: How many servers an administrator's script starts or stops at the same time.
 AT_ONCE = 10
 ENVIRONMENT = "/etc/illumidesk/environments/default.yml"
+#: How many people JupyterHub lists at a time, at most (`JupyterHub.api_page_max_limit`).
+PAGE = 200
 
 
 @dataclass
@@ -86,36 +89,48 @@ class Room:
             with error:
                 return error.code, error.read().decode(errors="replace")
 
+    def people(self, state: str) -> set[str]:
+        """Whose servers are in that state, `ready` or `active`."""
+        found: set[str] = set()
+        for offset in itertools.count(0, PAGE):
+            _, page = self.api("GET", f"users?state={state}&limit={PAGE}&offset={offset}")
+            found.update(person["name"] for person in page)
+            if len(page) < PAGE:
+                break
+        return found
+
     def running(self) -> set[str]:
         """Whose servers are ready."""
-        _, people = self.api("GET", "users?state=ready&limit=1000")
-        return {person["name"] for person in people}
+        return self.people("ready")
 
     def start_all(self, names: Iterable[str], timeout: float = 900) -> None:
-        """Start these people's servers by the API, and wait until all are ready."""
-        names = list(names)
+        """Start these people's servers by the API, and wait until all are ready.
+
+        Each is asked after by itself: to list everybody again and again would be most of what the hub does.
+        """
+        deadline = time.monotonic() + timeout
 
         def start(name: str) -> None:
             self.api("POST", f"users/{name}")
             status, answer = self.api("POST", f"users/{name}/server")
+            while status == 202:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the server of {name} did not start")
+                time.sleep(1)
+                _, person = self.api("GET", f"users/{name}")
+                status = 201 if person["servers"].get("", {}).get("ready") else 202
             if status >= 400:
                 raise RuntimeError(f"{name}: {status} {answer}")
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(start, names))
-        deadline = time.monotonic() + timeout
-        while not self.running().issuperset(names):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{len(names) - len(self.running())} servers did not start")
-            time.sleep(0.5)
 
     def stop_all(self) -> None:
         """Stop every server, and wait until none runs."""
-        _, people = self.api("GET", "users?state=active&limit=1000")
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda person: self.api("DELETE", f"users/{person['name']}/server"), people))
+            list(pool.map(lambda name: self.api("DELETE", f"users/{name}/server"), self.people("active")))
         deadline = time.monotonic() + 300
-        while self.api("GET", "users?state=active&limit=1000")[1]:
+        while self.people("active"):
             if time.monotonic() > deadline:
                 raise RuntimeError("servers did not stop")
             time.sleep(0.5)
