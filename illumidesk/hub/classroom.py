@@ -17,7 +17,7 @@ from typing import Any, cast
 from jupyterhub import orm, roles
 from jupyterhub.utils import url_path_join, utcnow
 from sqlalchemy import inspect, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
@@ -473,8 +473,8 @@ class Classroom:
             sourcedid=launch.services.sourcedid,
         )
         self.gradebooks.soon(known.course_id)
-        log.info("%s comes from platform %d for the first time", name, launch.platform_id)
-        log.info("%s is %s of %s", name, launch.role, known.course_id)
+        new = "%s comes from platform %d for the first time, as %s of %s"
+        log.info(new, name, launch.platform_id, launch.role, known.course_id)
         return name, known.course_id
 
     async def _learn(self, launch: Launch) -> tuple[str, str | None]:
@@ -799,13 +799,15 @@ class Classroom:
 
     def _add_hub_users(self, groups: dict[str, list[Any]]) -> None:
         """Add these people with their groups, and all that JupyterHub gives a new user, in one transaction."""
+        if not groups:
+            return
         db = self.app.db
         role = orm.Role.find(db, "user")
         users = [orm.User(name=name, roles=[role], groups=joined, shared_with_me=[]) for name, joined in groups.items()]
         db.add_all([*users, *(orm.Spawner(name="", display_name="", user=user) for user in users)])
         try:
             db.commit()
-        except OperationalError:
+        except SQLAlchemyError:
             db.rollback()
             raise
         for user in users:
