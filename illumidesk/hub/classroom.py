@@ -16,12 +16,14 @@ from typing import Any, cast
 
 from jupyterhub import orm, roles
 from jupyterhub.utils import url_path_join, utcnow
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from illumidesk import names
 from illumidesk.errors import IllumiDeskError
 from illumidesk.grades.deliver import deliver
 from illumidesk.grades.sender import Sender
+from illumidesk.hub.arrivals import Arrivals
 from illumidesk.hub.gradebooks import Gradebooks
 from illumidesk.hub.grader_client import GraderClient
 from illumidesk.hub.grades import Grades
@@ -34,7 +36,7 @@ from illumidesk.lti.keys import new_key
 from illumidesk.lti.launch import Launch
 from illumidesk.lti.services import Services
 from illumidesk.paths import Paths, socket_url
-from illumidesk.registry import MemberRole, Registry, ToolKey
+from illumidesk.registry import MemberRole, Recognised, Registry, ToolKey
 from illumidesk.registry.models import MemberSource
 from illumidesk.registry.store import check_title, unknown_course, unknown_person
 from illumidesk.settings import Settings
@@ -70,18 +72,15 @@ class Classroom:
         self._grader_starts: dict[str, asyncio.Task[None]] = {}
         self._key_lock = asyncio.Lock()
         self.registering = asyncio.Lock()
-        #: What this hub has finished on the host since it started: courses, people, and who is what in which course.
+        self.arrivals = Arrivals(self)
+        #: The courses that this hub has set up on the host since it started.
         self._ready_courses: set[str] = set()
-        self._ready_people: set[str] = set()
-        self._enrolled: dict[tuple[str, str], MemberRole] = {}
-        #: Who has launched and is not yet a member on the host, in order.
-        self._arriving: dict[str, None] = {}
-        self._arrivals: asyncio.Task[None] | None = None
-        #: Held while the host is told who is in a course and who is not, so that the last word is the registry's.
-        self._members_lock = asyncio.Lock()
         #: JupyterHub's number of each user whom this hub has met: its own look-up takes milliseconds.
         self._user_ids: dict[str, int] = {}
         self._groups: dict[str, Any] = {}
+        #: Who is to become a user of JupyterHub, and the task that makes them so.
+        self._newcomers: set[str] = set()
+        self._introduction: asyncio.Task[None] | None = None
         self.jwks = JwksCache(loopback=settings.sign_in.lti.loopback_platforms)
         self.services = Services(self.tool_keys, loopback=settings.sign_in.lti.loopback_platforms)
         self.sender = Sender(self.registry.grades, partial(deliver, self.services))
@@ -108,9 +107,7 @@ class Classroom:
 
     async def stop(self) -> None:
         """Let go of everything; units go on."""
-        if self._arrivals is not None:
-            # Whoever is not on the host yet comes there before their server starts.
-            self._arrivals.cancel()
+        self.arrivals.stop()
         self.grades.stop()
         await self.rosters.stop()
         await self.gradebooks.stop()
@@ -201,13 +198,12 @@ class Classroom:
 
     async def close_person(self, name: str) -> None:
         """Close the account on the host and in the registry; JupyterHub's user is the caller's."""
-        async with self._members_lock:
+        async with self.arrivals.changing:
             for course_id, _ in self.registry.memberships(name):
-                self._enrolled.pop((course_id, name), None)
-                await self.supervisor.set_membership(course_id, name, member=False)
+                await self.arrivals.expel(course_id, name)
             if self.registry.is_present(name):
                 await self._retire_account(name)
-            self._ready_people.discard(name)
+            self.arrivals.forget(name)
             self.registry.retire_person(name)
         log.info("%s was removed", name)
 
@@ -230,16 +226,21 @@ class Classroom:
 
     def hub_user(self, name: str) -> Any:
         """JupyterHub's user of that name, or None."""
+        user = self._met(name)
+        if user is None:
+            orm_user = orm.User.find(self.app.db, name)
+            if orm_user is None:
+                self._user_ids.pop(name, None)
+                return None
+            self._user_ids[name] = orm_user.id
+            user = self.app.users[orm_user]
+        return user
+
+    def _met(self, name: str) -> Any:
+        """Likewise, where this hub has met them: without a look at the database."""
         users = self.app.users
         number = self._user_ids.get(name)
-        if number is not None and number in users and users[number].name == name:
-            return users[number]
-        orm_user = orm.User.find(self.app.db, name)
-        if orm_user is None:
-            self._user_ids.pop(name, None)
-            return None
-        self._user_ids[name] = orm_user.id
-        return users[orm_user]
+        return users[number] if number in users and users[number].name == name else None
 
     # Courses
 
@@ -275,6 +276,17 @@ class Classroom:
         self._ready_courses.add(course_id)
         return created
 
+    async def ensure_set_up(self, course_id: str) -> None:
+        """Have a course that the registry knows on the host, where this hub has not seen to it yet.
+
+        Raises:
+            IllumiDeskError: where the supervisor refuses or does not answer.
+        """
+        if course_id not in self._ready_courses:
+            async with self._course_lock(course_id):
+                if self.registry.course(course_id) is not None:
+                    await self._set_up_course(course_id, "")
+
     async def remove_course(self, course_id: str) -> str:
         """Take the course away from hub and host.
 
@@ -290,8 +302,8 @@ class Classroom:
                 raise unknown_course(course_id)
             await self._drop_route(course_id)
             self._ready_courses.discard(course_id)
-            async with self._members_lock:
-                self._enrolled = {key: role for key, role in self._enrolled.items() if key[0] != course_id}
+            async with self.arrivals.changing:
+                self.arrivals.forget_course(course_id)
                 try:
                     archive = await self.supervisor.remove_course(course_id)
                 except IllumiDeskError as error:
@@ -342,10 +354,9 @@ class Classroom:
                 raise unknown_course(course_id)
             if self.registry.person(name) is None:
                 raise unknown_person(name)
-            async with self._members_lock:
-                self._enrolled.pop((course_id, name), None)
+            async with self.arrivals.changing:
                 # The registry last: while the person can still get at the course's files, they are shown as a member.
-                await self.supervisor.set_membership(course_id, name, member=False)
+                await self.arrivals.expel(course_id, name)
                 self._set_groups(course_id, name, None)
                 self.registry.set_membership(course_id, name, None)
         log.info("%s is no longer in %s", name, course_id)
@@ -370,79 +381,17 @@ class Classroom:
 
     async def leave(self, course_id: str, name: str) -> None:
         """Take somebody out whom the roster no longer names; who they are and what they made stays."""
-        async with self._course_lock(course_id), self._members_lock:
-            self._enrolled.pop((course_id, name), None)
+        async with self._course_lock(course_id), self.arrivals.changing:
             # The registry last, as in `withdraw`: the next roster finishes what was cut off.
-            await self.supervisor.set_membership(course_id, name, member=False)
+            await self.arrivals.expel(course_id, name)
             self._set_groups(course_id, name, None)
             self.registry.leave(course_id, name)
         log.info("%s has left %s, by its roster", name, course_id)
 
-    def is_enrolled(self, course_id: str, name: str, role: str) -> bool:
-        """Whether this hub has done all that this membership needs."""
-        return self._enrolled.get((course_id, name)) == role
-
     async def _enrol(self, course_id: str, name: str, role: MemberRole) -> None:
-        async with self._members_lock:
-            await self._ensure_member(course_id, name, role)
+        await self.arrivals.admit(course_id, name, role)
         self._set_groups(course_id, name, role)
         self.gradebooks.soon(course_id)
-
-    async def _ensure_member(self, course_id: str, name: str, role: MemberRole) -> None:
-        await self._ensure_account(name)
-        await self.supervisor.set_membership(course_id, name, member=True, staff=role != "student")
-        self._enrolled[course_id, name] = role
-
-    async def _ensure_account(self, name: str) -> None:
-        if name not in self._ready_people:
-            await self.supervisor.ensure_account(name)
-            self._ready_people.add(name)
-
-    async def ensure_on_host(self, name: str) -> None:
-        """Have the account, and all memberships that the registry knows, on the host. Once in the hub's life it is told
-        all of them, since a launch does not wait for it, and an older version did not tell it of staff.
-
-        Raises:
-            IllumiDeskError: where the account cannot be had. Without a course's folders the person can still work.
-        """
-        self._arriving.pop(name, None)
-        async with self._members_lock:
-            self.check_present(name)
-            await self._ensure_account(name)
-        for course_id, role in self.registry.memberships(name):
-            if self._enrolled.get((course_id, name)) == role:
-                continue
-            try:
-                if course_id not in self._ready_courses:
-                    async with self._course_lock(course_id):
-                        if self.registry.course(course_id) is not None:
-                            await self._set_up_course(course_id, "")
-                async with self._members_lock:
-                    if (course_id, role) in self.registry.memberships(name):  # nobody changed it while we waited
-                        await self._ensure_member(course_id, name, role)
-            except IllumiDeskError as error:
-                log.warning("%s as %s of %s: %s", name, role, course_id, error.message)
-
-    def forget_on_host(self, name: str) -> None:
-        """Tell the host of the account again before the person's next server starts, which this time did not."""
-        self._ready_people.discard(name)
-
-    def _arrives(self, name: str) -> None:
-        """Have `ensure_on_host` done soon. Nobody waits for it, but the person's server before it starts."""
-        self._arriving[name] = None
-        if self._arrivals is None or self._arrivals.done():
-            self._arrivals = asyncio.create_task(self._let_arrive())
-
-    async def _let_arrive(self) -> None:
-        # One after the other: the host makes one account at a time, and servers that start need the processor.
-        while self._arriving:
-            name = next(iter(self._arriving))
-            try:
-                await self.ensure_on_host(name)
-            except IllumiDeskError as error:
-                log.warning("%s is not on the host yet: %s", name, error.message)
-            except Exception:
-                log.exception("%s is not on the host yet", name)
 
     # Launches
 
@@ -457,20 +406,21 @@ class Classroom:
         Raises:
             IllumiDeskError: where the person was removed, or the supervisor refuses or does not answer.
         """
-        known = self._recognised(launch)
-        name, course_id = known or await self._learn(launch)
+        name, course_id = self._recognised(launch) or await self._learn(launch)
         # Before the host hears of it, too: a name that it has is never given to somebody else.
         await self.registry.settled()
-        if course_id is not None and self._enrolled.get((course_id, name)) != launch.role:
+        if self._met(name) is None:
+            await self._introduce(name)
+        if course_id is not None and not self.arrivals.is_member(course_id, name, launch.role):
             if self.units.is_active(names.server_unit(name)):
                 # Their server goes on, and shall find the course when they come to it.
-                await self.ensure_on_host(name)
+                await self.arrivals.ensure(name)
             else:
-                self._arrives(name)
+                self.arrivals.soon(name)
         return name, course_id
 
     def _recognised(self, launch: Launch) -> tuple[str, str | None] | None:
-        """The person and the course of a launch after which nothing is to be changed."""
+        """The person and the course of a launch that changes nothing, or brings nothing but a new person."""
         services = launch.services
         known = self.registry.recognised(
             launch.platform_id,
@@ -494,9 +444,38 @@ class Classroom:
             },
             sourcedid=services.sourcedid,
         )
-        if known is None or self.hub_user(known[0]) is None:
+        if known is None or (known.course_id is not None and known.course_id not in self._ready_courses):
             return None
-        return known if known[1] is None or known[1] in self._ready_courses else None
+        if known.name is None:
+            return self._welcome(launch, known)
+        return known.name, known.course_id
+
+    def _welcome(self, launch: Launch, known: Recognised) -> tuple[str, str] | None:
+        """Keep the new person of a course of which all is known."""
+        # Who holds the lock may be removing the course.
+        if known.course_id is None or launch.role is None or self._course_lock(known.course_id).locked():
+            return None
+        name = self.registry.welcome(
+            launch.platform_id,
+            launch.sub,
+            names.account_proposals(
+                email=launch.email,
+                login=launch.login,
+                given=launch.given_name,
+                family=launch.family_name,
+                sub=launch.sub,
+            ),
+            taken=_is_account_of_machine,
+            person=_person_of(launch),
+            course_id=known.course_id,
+            role=launch.role,
+            link=known.link,
+            sourcedid=launch.services.sourcedid,
+        )
+        self.gradebooks.soon(known.course_id)
+        new = "%s comes from platform %d for the first time, as %s of %s"
+        log.info(new, name, launch.platform_id, launch.role, known.course_id)
+        return name, known.course_id
 
     async def _learn(self, launch: Launch) -> tuple[str, str | None]:
         """Keep what a launch says."""
@@ -504,7 +483,6 @@ class Classroom:
         with self.registry.together():
             name = self._identified(launch.platform_id, launch.sub, login=launch.login, **_person_of(launch))
             course_id = self._course_of(launch) if is_course else None
-        self._ensure_hub_user(name)
         if course_id is None or launch.context_id is None or launch.role is None:
             return name, None
         services = launch.services
@@ -793,16 +771,48 @@ class Classroom:
     # JupyterHub's database
 
     def _ensure_hub_user(self, name: str) -> Any:
-        user = self.hub_user(name)
-        if user is None:
-            # With all that JupyterHub gives a new user, in one transaction instead of three.
-            role = orm.Role.find(self.app.db, "user")
-            orm_user = orm.User(name=name, roles=[role], groups=[], shared_with_me=[])
-            self.app.db.add_all([orm_user, orm.Spawner(name="", display_name="", user=orm_user)])
-            self.app.db.commit()
-            user = self.app.users[orm_user]
-            self._user_ids[name] = orm_user.id
-        return user
+        if self.hub_user(name) is None:
+            self._add_hub_users({name: []})
+        return self.hub_user(name)
+
+    async def _introduce(self, name: str) -> None:
+        """Make JupyterHub's user of somebody of the registry, with their groups, in one transaction for all who come at
+        the same time. Where the hub is killed before, `reconcile` does it.
+        """
+        self._newcomers.add(name)
+        if self._introduction is None:
+            self._introduction = asyncio.create_task(self._introduce_all())
+        # Whoever goes away must not end it for the others.
+        await asyncio.shield(self._introduction)
+
+    async def _introduce_all(self) -> None:
+        # It begins when all have come for whom the disk was flushed together.
+        newcomers, self._newcomers, self._introduction = self._newcomers, set(), None
+        there = set(self.app.db.scalars(select(orm.User.name).where(orm.User.name.in_(newcomers))))
+        standing = self.registry.standing(newcomers - there)
+        self._add_hub_users(
+            {
+                name: [self._ensure_group(_hub_group(course_id, role)) for course_id, role in courses.items()]
+                for name, courses in standing.items()
+            }
+        )
+
+    def _add_hub_users(self, groups: dict[str, list[Any]]) -> None:
+        """Add these people with their groups, and all that JupyterHub gives a new user, in one transaction."""
+        if not groups:
+            return
+        db = self.app.db
+        role = orm.Role.find(db, "user")
+        users = [orm.User(name=name, roles=[role], groups=joined, shared_with_me=[]) for name, joined in groups.items()]
+        db.add_all([*users, *(orm.Spawner(name="", display_name="", user=user) for user in users)])
+        try:
+            db.commit()
+        except SQLAlchemyError:
+            db.rollback()
+            raise
+        for user in users:
+            self._user_ids[user.name] = user.id
+            self.app.users[user]  # which makes JupyterHub hold them, and not look for them again
 
     def _check_other_admin(self, name: str, admin: bool) -> None:
         admins = {row[0] for row in self.app.db.query(orm.User.name).filter(orm.User.admin.is_(True))}

@@ -69,12 +69,14 @@ class Pending:
         tickets: verified launches that came in a frame, by an unguessable name.
         logins: login requests by state, to begin again in another window.
         pickings: requests for a link, by an unguessable name, while a teacher chooses.
+        authenticators: one of each version for all launches; they keep nothing, and take long to make.
     """
 
     def __init__(self) -> None:
         self.tickets: TTLCache[str, Ticket] = TTLCache(5_000, TICKET_LIFETIME)
         self.logins: TTLCache[str, dict[str, str]] = TTLCache(2_000, STATE_LIFETIME)
         self.pickings: TTLCache[str, deep_linking.Picking] = TTLCache(5_000, deep_linking.PICK_LIFETIME)
+        self.authenticators: dict[type[LTIAuthenticator], LTIAuthenticator] = {}
 
 
 @web.stream_request_body
@@ -165,7 +167,10 @@ class LTIHandler(BaseHandler):  # type: ignore[misc]
             self.classroom.check_present(data.person)
             return {"name": data.person}
         assert self.authenticator_class is not None  # noqa: S101 -- who has none takes tickets only
-        authenticator = self.authenticator_class(parent=self.classroom.app)
+        authenticator = self.pending.authenticators.get(self.authenticator_class)
+        if authenticator is None:
+            authenticator = self.authenticator_class(parent=self.classroom.app)
+            self.pending.authenticators[self.authenticator_class] = authenticator
         return await authenticator.get_authenticated_user(self, data)
 
     def find_user(self, name: str) -> Any:

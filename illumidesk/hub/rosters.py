@@ -295,7 +295,7 @@ class Rosters:
         before = self._registry.membership(course_id, name)
         there = before is not None and before.left is None
         right = there and before is not None and (before.source != "roster" or before.role == role)
-        if right and before is not None and classroom.is_enrolled(course_id, name, before.role):
+        if right and before is not None and classroom.arrivals.is_member(course_id, name, before.role):
             return name, "unchanged"
         effective = await classroom.enrol_by_roster(course_id, name, role)
         if not there or before is None:

@@ -20,7 +20,7 @@ from illumidesk.registry.models import (
     ResultSourcedId,
     ToolKey,
 )
-from illumidesk.registry.store import Registry
+from illumidesk.registry.store import Recognised, Registry
 
 __all__ = [
     "MEMBER_ROLES",
@@ -38,6 +38,7 @@ __all__ = [
     "PackageRequest",
     "Person",
     "Platform",
+    "Recognised",
     "Registry",
     "ResourceLink",
     "ResultSourcedId",

@@ -8,8 +8,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, and_, bindparam, create_engine, delete, event, func, select
+from sqlalchemy import Connection, Engine, and_, bindparam, create_engine, delete, event, func, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -63,6 +64,21 @@ MAX_ID = 1024
 MAX_TITLE = 255
 #: From the most to the least able: what counts where somebody has several roles.
 _RANK: tuple[MemberRole, ...] = ("instructor", "ta", "student")
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A launch of which everything is known, or everything but the person.
+
+    Attributes:
+        name: the person's; None where the platform has never said anything of them.
+        course_id: the course; None where the launch comes from none.
+        link: the link's number.
+    """
+
+    name: str | None
+    course_id: str | None
+    link: int | None
 
 
 class Registry:
@@ -155,8 +171,18 @@ class Registry:
 
     def is_present(self, name: str) -> bool:
         """Whether there is such a person who has not been removed."""
-        person = self.person(name)
-        return person is not None and person.retired is None
+        with self.engine.connect() as connection:
+            return connection.execute(_PRESENT, {"name": name}).first() is not None
+
+    def standing(self, names: Collection[str]) -> dict[str, dict[str, MemberRole]]:
+        """Who of these there is and has not been removed, each with the role in each of their courses, by its id."""
+        found: dict[str, dict[str, MemberRole]] = {}
+        with self.engine.connect() as connection:
+            for name, course_id, role in connection.execute(_STANDING, {"names": list(names)}):
+                courses = found.setdefault(name, {})
+                if course_id is not None:
+                    courses[course_id] = cast(MemberRole, role)
+        return found
 
     def ensure_person(self, name: str, *, restore: bool = False) -> bool:
         """Make the person where there is none.
@@ -614,8 +640,8 @@ class Registry:
         link_id: str | None = None,
         link: Mapping[str, str] | None = None,
         sourcedid: str = "",
-    ) -> tuple[str, str | None] | None:
-        """The name and course of somebody whose launch says nothing that is not kept already.
+    ) -> Recognised | None:
+        """The name and course of a launch that says nothing that is not kept already, unless of somebody new.
 
         Most launches are such; with one query in place of a dozen they are cheap. Where it answers nothing, the methods
         below look closer, and say what is wrong where something is.
@@ -632,28 +658,29 @@ class Registry:
             sourcedid: what stands for the person at the link.
 
         Returns:
-            None where something is new, or the person was removed.
+            None where something is new besides the person, or the person was removed.
         """
         values = {"platform": platform_id, "sub": sub, "context": context_id or "", "link": link_id or ""}
         with self.engine.connect() as connection:
             row = connection.execute(_RECOGNISED, values).mappings().first()
         if row is None or row[_P.retired] is not None:
             return None
-        said: list[tuple[Any, Mapping[str, Any]]] = [(_I, _one_lines(person, *person))]
+        is_new = row[_I.name] is None
+        said: list[tuple[Any, Mapping[str, Any]]] = [] if is_new else [(_I, _one_lines(person, *person))]
         if context_id is not None:
             said.append((_C, _one_lines(course or {}, "label", "title")))
-            is_member = row[_M.left] is None and row[_M.source] != "roster"
-            if row[_C.course_id] is None or not is_member or row[_M.role] != role:
+            is_member = row[_M.left] is None and row[_M.source] != "roster" and row[_M.role] == role
+            if row[_C.course_id] is None or not (is_member or is_new):
                 return None
             if link_id is not None:
                 said.append((_L, link or {}))
                 if row[_L.course_id] != row[_C.course_id]:
                     return None
-                if sourcedid and row[_S.sourcedid] != sourcedid:
+                if sourcedid and row[_S.sourcedid] != sourcedid and not is_new:
                     return None
         if any(value and row[of[field]] != value for of, fields in said for field, value in fields.items()):
             return None
-        return row[_I.name], row[_C.course_id]
+        return Recognised(row[_I.name], row[_C.course_id], row[_L.id])
 
     def is_from_platform(self, name: str) -> bool:
         """Whether the person came from a platform, and so has no password."""
@@ -714,6 +741,57 @@ class Registry:
             session.flush()
             session.add(Identity(platform_id=platform_id, sub=sub, name=name, **known))
             return name, True
+
+    def welcome(
+        self,
+        platform_id: int,
+        sub: str,
+        propose: Iterable[str],
+        *,
+        taken: Callable[[str], bool] = lambda _: False,
+        person: Mapping[str, str],
+        course_id: str,
+        role: MemberRole,
+        link: int | None = None,
+        sourcedid: str = "",
+    ) -> str:
+        """Make the person whom `recognised` has just said to be new, as a member of the course that it named.
+
+        A class's first launches are such. It is `ensure_identity`, `set_membership` and `GradeRecords.learn` for them,
+        without looking for what cannot be there. It has reached the disk when `settled` returns.
+
+        Args:
+            platform_id: the platform's number.
+            sub: the platform's id for the person.
+            propose: as in `ensure_identity`.
+            taken: likewise.
+            person: what the launch says of them, by `Identity`'s fields.
+            course_id: the course.
+            role: as what the person comes.
+            link: the number of the link that they followed.
+            sourcedid: what stands for them at the link.
+
+        Returns:
+            the person's name.
+
+        Raises:
+            IllumiDeskError: where the id is unusable or the platform is not there.
+        """
+        _check_id(sub, "person")
+        self._check_platform(platform_id)
+        with self._quick.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            name = _free(
+                connection, Person.name, [names.check_account(one) for one in propose], names.MAX_ACCOUNT, taken
+            )
+            connection.execute(_ADD_PERSON, {"name": name})
+            known = {"platform_id": platform_id, "sub": sub, "name": name, **_one_lines(person, *person)}
+            connection.execute(_ADD_IDENTITY, known)
+            member = {"course_id": course_id, "name": name, "role": role, "source": "launch"}
+            connection.execute(_ADD_MEMBER, member)
+            if link is not None and sourcedid:
+                connection.execute(_ADD_SOURCEDID, {"link_id": link, "name": name, "sourcedid": sourcedid})
+        return name
 
     def context(self, platform_id: int, context_id: str) -> Context | None:
         """What is known of that course of the platform."""
@@ -887,16 +965,18 @@ def _engine(path: Path, synchronous: str) -> Engine:
 _I, _P, _M = Identity.__table__.c, Person.__table__.c, Membership.__table__.c
 _C, _L, _S = Context.__table__.c, ResourceLink.__table__.c, ResultSourcedId.__table__.c
 #: All that is known of what a launch may say, in one row. Made once: SQLAlchemy takes longer to make it than to run it.
+#: From the platform on, since the person may be the one thing that is not known.
 _RECOGNISED = (
     select(
         *(_I.name, _I.email, _I.full_name, _I.given_name, _I.family_name, _P.retired),
         *(_M.role, _M.source, _M.left),
         *(_C.course_id, _C.label, _C.title, _C.line_items_url, _C.ags_scopes, _C.memberships_url),
-        *(_L.course_id, _L.title, _L.assignment, _L.line_item, _L.outcome_url, _S.sourcedid),
+        *(_L.course_id, _L.title, _L.assignment, _L.line_item, _L.outcome_url, _L.id, _S.sourcedid),
     )
-    .select_from(Identity)
-    .join(Person, _P.name == _I.name)
-    .outerjoin(Context, and_(_C.platform_id == _I.platform_id, _C.context_id == bindparam("context")))
+    .select_from(Platform)
+    .outerjoin(Identity, and_(_I.platform_id == Platform.id, _I.sub == bindparam("sub")))
+    .outerjoin(Person, _P.name == _I.name)
+    .outerjoin(Context, and_(_C.platform_id == Platform.id, _C.context_id == bindparam("context")))
     .outerjoin(Membership, and_(_M.course_id == _C.course_id, _M.name == _I.name))
     .outerjoin(
         ResourceLink,
@@ -907,15 +987,27 @@ _RECOGNISED = (
         ),
     )
     .outerjoin(ResultSourcedId, and_(_S.link_id == _L.id, _S.name == _I.name))
-    .where(_I.platform_id == bindparam("platform"), _I.sub == bindparam("sub"))
+    .where(Platform.id == bindparam("platform"))
+)
+_PRESENT = select(_P.name).where(_P.name == bindparam("name"), _P.retired.is_(None))
+_STANDING = (
+    select(_P.name, _M.course_id, _M.role)
+    .select_from(Person)
+    .outerjoin(Membership, and_(_M.name == _P.name, _M.left.is_(None)))
+    .where(_P.name.in_(bindparam("names", expanding=True)), _P.retired.is_(None))
 )
 _MEMBERSHIPS = (
     select(_M.course_id, _M.role).where(_M.name == bindparam("name"), _M.left.is_(None)).order_by(_M.course_id)
 )
 _TAKE_NONCE = insert(Nonce).on_conflict_do_nothing()
+_ADD_PERSON, _ADD_IDENTITY, _ADD_MEMBER, _ADD_SOURCEDID = (
+    insert(model) for model in (Person, Identity, Membership, ResultSourcedId)
+)
 
 
-def _free(session: Session, column: Any, proposals: list[str], longest: int, taken: Callable[[str], bool]) -> str:
+def _free(
+    session: Session | Connection, column: Any, proposals: list[str], longest: int, taken: Callable[[str], bool]
+) -> str:
     """The first of the proposals that is in no row's `column` and not `taken`; else the first with a number behind."""
     if not proposals:
         raise ValueError("no name was proposed")

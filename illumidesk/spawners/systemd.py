@@ -124,7 +124,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
             try:
                 await self._start_unit()
             except IllumiDeskError as error:
-                self.classroom.forget_on_host(self.user.name)
+                self.classroom.arrivals.forget(self.user.name)
                 raise CannotStart(
                     f"Your server cannot start: {error.message}.",
                     reason="supervisor",
@@ -139,7 +139,7 @@ class SupervisedSystemdSpawner(SystemdSpawner):  # type: ignore[misc]
 
     async def _start_unit(self) -> None:
         limits = self.limits()
-        await self.classroom.ensure_on_host(self.user.name)
+        await self.classroom.arrivals.ensure(self.user.name)
         await self.classroom.supervisor.start_server(
             self.user.name,
             environment=self.environment_name(),

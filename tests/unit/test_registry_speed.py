@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from illumidesk.errors import IllumiDeskError
-from illumidesk.registry import Platform, Registry
+from illumidesk.registry import Platform, Recognised, Registry
 from illumidesk.registry.disk import Disk
 
 PERSON = {"email": "ana@example.edu", "full_name": "Ana B", "given_name": "Ana", "family_name": "B"}
@@ -49,15 +51,17 @@ def learn(registry: Registry, platform_id: int) -> None:
 
 
 def test_what_is_known_is_recognised(registry: Registry, platform: Platform) -> None:
-    assert registry.recognised(platform.id, "4", **LAUNCH) == ("ana", "cs101")
-    assert registry.recognised(platform.id, "4", person=PERSON) == ("ana", None)
-    assert registry.recognised(platform.id, "5", **LAUNCH) is None
+    ana = Recognised("ana", "cs101", 1)
+    assert registry.recognised(platform.id, "4", **LAUNCH) == ana
+    assert registry.recognised(platform.id, "4", person=PERSON) == Recognised("ana", None, None)
     assert registry.recognised(platform.id + 1, "4", **LAUNCH) is None
     # What a launch does not say stays as it is.
     empty = {"person": dict.fromkeys(PERSON, ""), "course": dict.fromkeys(COURSE, ""), "sourcedid": ""}
-    assert registry.recognised(platform.id, "4", **LAUNCH | empty) == ("ana", "cs101")
+    assert registry.recognised(platform.id, "4", **LAUNCH | empty) == ana
     # It is compared as it would be kept.
-    assert registry.recognised(platform.id, "4", person=PERSON | {"full_name": " Ana\nB "}) == ("ana", None)
+    assert registry.recognised(platform.id, "4", person=PERSON | {"full_name": " Ana\nB "}) == Recognised(
+        "ana", None, None
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,33 @@ def test_what_is_known_is_recognised(registry: Registry, platform: Platform) -> 
 )
 def test_anything_new_is_not(registry: Registry, platform: Platform, change: dict[str, Any]) -> None:
     assert registry.recognised(platform.id, "4", **LAUNCH | change) is None
+
+
+def test_somebody_new_where_all_else_is_known_is_welcome(registry: Registry, platform: Platform) -> None:
+    bob = PERSON | {"email": "bob@example.edu", "full_name": "Bob\nC"}
+    launch = LAUNCH | {"person": bob, "sourcedid": "s5"}
+    known = registry.recognised(platform.id, "5", **launch)
+    assert known == Recognised(None, "cs101", 1)
+    for change in ({"context_id": "3"}, {"course": COURSE | {"title": "other"}}, {"link_id": "l2"}):
+        assert registry.recognised(platform.id, "5", **launch | change) is None
+    welcome = partial(registry.welcome, person=bob, course_id="cs101", role="student", link=1, sourcedid="s5")
+    # `ana` is somebody's, `bob` is the machine's.
+    assert welcome(platform.id, "5", ["ana", "bob", "bob-c"], taken=lambda name: name == "bob") == "bob-c"
+    assert registry.recognised(platform.id, "5", **launch) == Recognised("bob-c", "cs101", 1)
+    assert registry.grades.sourcedid_names(1) == {"ana", "bob-c"}
+    found = registry.identity(platform.id, "5")
+    assert found is not None
+    assert (found.email, found.full_name) == ("bob@example.edu", "Bob C")
+    assert registry.standing(["ana", "bob-c", "nobody"]) == {"ana": {"cs101": "student"}, "bob-c": {"cs101": "student"}}
+    # All or nothing.
+    with pytest.raises(IntegrityError):
+        welcome(platform.id, "6", ["cleo"], course_id="nowhere")
+    with pytest.raises(IllumiDeskError, match="unusable"):
+        welcome(platform.id, "", ["cleo"])
+    assert registry.person("cleo") is None
+    registry.leave("cs101", "bob-c")
+    registry.retire_person("ana")
+    assert registry.standing(["ana", "bob-c"]) == {"bob-c": {}}
 
 
 @pytest.mark.parametrize("change", ["retired", "withdrawn", "left", "role", "roster", "course"])

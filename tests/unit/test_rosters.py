@@ -64,7 +64,8 @@ class Supervisor:
 
 class _Users(dict[Any, Any]):
     def __missing__(self, orm_user: Any) -> Any:
-        return SimpleNamespace(orm_user=orm_user, name=orm_user.name, running=False, spawners={})
+        user = SimpleNamespace(orm_user=orm_user, name=orm_user.name, running=False, spawners={})
+        return self.setdefault(orm_user.id, user)
 
 
 @dataclass
@@ -189,6 +190,7 @@ async def test_a_role_of_the_roster_follows_it_and_one_of_a_launch_does_not(scho
 async def test_who_leaves_is_marked_and_comes_back(school: School) -> None:
     school.name("ana", "ben", "cleo")
     await school.classroom.launch(school.launch("looker", "instructor"))
+    await school.classroom.arrivals.ensure("looker")
     await school.classroom.rosters.fetch(COURSE)
     school.lms.members = [one for one in school.lms.members if one["user_id"] != "id-ben"]
     school.lms.members[-1]["status"] = "Inactive"
@@ -202,7 +204,7 @@ async def test_who_leaves_is_marked_and_comes_back(school: School) -> None:
     await school.classroom.launch(school.launch("ben", "student"))
     assert school.members()["ben"] == "student"
     # As before a server starts: a launch does not wait for the host.
-    await school.classroom.ensure_on_host("ben")
+    await school.classroom.arrivals.ensure("ben")
     assert "ben" in school.supervisor.members
 
 
@@ -264,7 +266,7 @@ async def test_a_list_that_would_empty_the_class_is_refused(school: School) -> N
 async def test_one_at_a_time_and_launches_go_between(school: School) -> None:
     school.name("ana", "ben")
     await school.classroom.launch(school.launch("tom", "instructor"))
-    await school.classroom.ensure_on_host("tom")
+    await school.classroom.arrivals.ensure("tom")
     school.supervisor.gate.clear()
     first = school.classroom.rosters.begin(COURSE, "tom")
     while not school.supervisor.calls["account", "ana"]:
