@@ -43,7 +43,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+
+if TYPE_CHECKING:
+    from typing import Self
 
 STATE_DIR = Path(os.environ.get("ILLUMIDESK_MACHINE_STATE", "/var/lib/illumidesk-machine"))
 CACHE_DIR = Path(os.environ.get("ILLUMIDESK_MACHINE_CACHE", "/var/cache/illumidesk-machine"))
@@ -729,7 +732,7 @@ class Machine:
     # -- life ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def attach(cls, name: str) -> Machine:
+    def attach(cls, name: str) -> Self:
         """The machine of that name that was booted earlier, maybe by another process."""
         state = cls(name)._state
         if not state:

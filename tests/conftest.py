@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="use this machine, already installed, and leave it running (while developing)",
     )
+    parser.addoption("--vm", default="", help="the same with a whole virtual machine (scripts/vm.py)")
     parser.addoption("--port", default="8090", help="the class's port on the throwaway machine")
 
 
@@ -48,13 +49,14 @@ def openedx_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classroom(pytestconfig: pytest.Config) -> Iterator[Classroom]:
     """A class on a throwaway machine: installed by install.sh from this checkout, with the demo course."""
     from machine import Machine
+    from vm import VirtualMachine
 
     from tests.support.classroom import SOURCE, Classroom
 
     port = int(pytestconfig.getoption("--port"))
-    name = pytestconfig.getoption("--machine")
-    if name:
-        room = Classroom(Machine.attach(name), port)
+    name, virtual = pytestconfig.getoption("--machine"), pytestconfig.getoption("--vm")
+    if name or virtual:
+        room = Classroom(VirtualMachine.attach(virtual) if virtual else Machine.attach(name), port)
         ask_nobody(room)
         yield room
         return

@@ -270,7 +270,7 @@ def _print_host(host: dict[str, Any], classroom: dict[str, Any], left: dict[str,
         )
     if left is not None:
         people = left["measured"]
-        source = f"as the {people} online" if people >= ENOUGH else f"an estimate: {people or 'nobody'} online"
+        source = f"as the {people} online" if people >= ENOUGH else f"an estimate: {people or 'nobody'} at work"
         pairs.append(
             (
                 "Room for",

@@ -122,6 +122,9 @@ def limits(wanted: Limits) -> dict[str, tuple[str, Any]]:
     """Limits as properties; 0 is systemd's infinity."""
     return {
         "MemoryMax": ("t", wanted.memory or _INFINITY),
+        # The kernel counts swap apart from memory (cgroup v2), and a machine's swap may be in its memory (zram):
+        # without a limit, nobody who takes too much is ended until that is full. Half leaves room for what rests.
+        "MemorySwapMax": ("t", wanted.memory // 2 if wanted.memory else _INFINITY),
         # microseconds of processor time in each second
         "CPUQuotaPerSecUSec": ("t", max(1, round(wanted.cpu * 1_000_000)) if wanted.cpu else _INFINITY),
         "TasksMax": ("t", wanted.tasks or _INFINITY),

@@ -250,6 +250,7 @@ def test_nothing_tells_them_apart(classroom: Classroom, way: Way, student: Perso
 
 def test_limits_reach_the_unit_and_hold(classroom: Classroom, student: Person, teacher: Person) -> None:
     assert classroom.show(UNIT, "MemoryMax") == str(1 << 30)
+    assert classroom.show(UNIT, "MemorySwapMax") == str(1 << 29)
     assert classroom.show(UNIT, "CPUQuotaPerSecUSec") == "1s"
     assert classroom.show(UNIT, "TasksMax") == "512"
     assert classroom.show(UNIT, "Slice") == "illumidesk-users.slice"
@@ -299,7 +300,7 @@ def test_a_kernel_that_takes_too_much_memory_ends_alone(classroom: Classroom, st
     assert first > last, "Linux would choose the server"
     page = kernel.connect()
     if enforced:
-        kernel.send(page, "x = [b'x' * (1 << 20) for _ in range(1500)]")
+        kernel.send(page, "x = [b'x' * (1 << 20) for _ in range(3000)]")
     else:  # a host that lends the machine no control of memory ends nobody: what Linux would do, by hand
         classroom.machine.run(["kill", "-KILL", began])
     said, deadline = "", time.monotonic() + 180

@@ -545,11 +545,13 @@ def test_properties_and_limits_reach_systemd(classroom: Classroom, ann: Person) 
         properties={"CPUWeight": 50, "Nice": 5, "LimitNOFILE": 2048, "IPAddressDeny": ["any"]}
         | {"IPAddressAllow": ["localhost", "10.0.0.0/8"], "MemoryHigh": 1 << 28},
     )
-    names = "MemoryMax,CPUQuotaPerSecUSec,TasksMax,CPUWeight,Nice,LimitNOFILE,IPAddressDeny,IPAddressAllow,MemoryHigh"
+    names = "MemoryMax,MemorySwapMax,MemoryHigh,CPUQuotaPerSecUSec,TasksMax,CPUWeight,Nice,LimitNOFILE"
+    names += ",IPAddressDeny,IPAddressAllow"
     shown = dict(
         line.split("=", 1) for line in root(classroom, "systemctl", "show", "-p", names, ann.unit).splitlines()
     )
     assert shown["MemoryMax"] == str(1 << 29)
+    assert shown["MemorySwapMax"] == str(1 << 28)
     assert shown["MemoryHigh"] == str(1 << 28)
     assert shown["CPUQuotaPerSecUSec"] == "500ms"
     assert (shown["TasksMax"], shown["CPUWeight"], shown["Nice"]) == ("99", "50", "5")

@@ -675,12 +675,12 @@ def test_status(illumidesk: Run, hub: FakeHub, systemd: Systemd) -> None:
     # bob's server has failed, so it says nothing of what the next one will need.
     assert report["room"] | {"people": 0} == {"people": 0, "per_person": 300 << 20, "measured": 1, "bound": "machine"}
     assert report["room"]["people"] == report["host"]["memory_available"] // (300 << 20)
-    assert re.search(r"Room for: +\d+ more (person|people) at 300 MiB each \(an estimate: 1 online\)", result.out)
+    assert re.search(r"Room for: +\d+ more (person|people) at 300 MiB each \(an estimate: 1 at work\)", result.out)
 
 
 def test_status_with_nobody_online_and_a_class_that_is_full(illumidesk: Run, hub: FakeHub, systemd: Systemd) -> None:
     systemd.show(*SERVICES, block("illumidesk-users.slice", MemoryCurrent="0", MemoryMax=str(600 << 20)))
-    assert "Room for:    2 more people at 256 MiB each (an estimate: nobody online)" in illumidesk("status").out
+    assert "Room for:    2 more people at 256 MiB each (an estimate: nobody at work)" in illumidesk("status").out
     systemd.show(*SERVICES, block("illumidesk-users.slice", MemoryCurrent=str(700 << 20), MemoryMax=str(600 << 20)))
     report = illumidesk("status", "--json").json()
     assert report["room"] == {"people": 0, "per_person": 256 << 20, "measured": 0, "bound": "class"}

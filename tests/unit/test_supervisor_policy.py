@@ -114,6 +114,16 @@ def test_a_start_changes_nothing_of_the_sandbox(raw: dict[str, Any]) -> None:
     assert ignore_failure is False
 
 
+def test_swap_is_no_way_around_the_limit_of_memory() -> None:
+    """The kernel counts it apart, and it is memory itself where it is zram."""
+    limits = sandbox.limits(policy.Limits(memory=1 << 30))
+    assert (limits["MemoryMax"], limits["MemorySwapMax"]) == (("t", 1 << 30), ("t", 1 << 29))
+    assert sandbox.limits(policy.Limits())["MemorySwapMax"] == sandbox.limits(policy.Limits())["MemoryMax"]
+    request = policy.StartServer(name="alice", environment="default", limits=policy.Limits(memory=1 << 30))
+    own = request.model_copy(update={"properties": policy.Properties(MemorySwapMax=0)})
+    assert [as_dict(launch(one))["MemorySwapMax"] for one in (request, own)] == [1 << 29, 0]
+
+
 def launch(request: policy.StartServer | None = None) -> Launch:
     request = request or policy.StartServer(name="alice", environment="default")
     return Launch(
