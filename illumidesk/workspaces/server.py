@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import html
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 from tornado.routing import PathMatches, Router, Rule
+from tornado.websocket import WebSocketClosedError
 
 from illumidesk.paths import Paths
 from illumidesk.workspaces.commands import COMMANDS, Command, Place
@@ -167,12 +169,16 @@ def _proxy(workspace: WorkspaceType, place: Place) -> tuple[type, dict[str, Any]
         def on_message(self, message: str | bytes) -> None:
             """Pass on what the page sends."""
             self._count(message)
-            super().on_message(message)
+            with suppress(WebSocketClosedError):  # the program has ended; the page's is about to be closed
+                super().on_message(message)
 
-        def write_message(self, message: str | bytes, binary: bool = False) -> Any:
+        def write_message(self, message: str | bytes, binary: bool = False) -> None:
             """Pass on what the program sends: the output of a long computation counts, too."""
             self._count(message)
-            return super().write_message(message, binary)
+            with suppress(WebSocketClosedError):  # somebody closed the page
+                sent = super().write_message(message, binary)
+                # Nobody waits for it. If it fails, likewise.
+                sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def _count(self, message: str | bytes) -> None:
             if len(message) > _NO_WORK:

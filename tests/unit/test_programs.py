@@ -12,8 +12,11 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketHandler
 
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host import apt, programs
@@ -21,7 +24,7 @@ from illumidesk.host.environments import MARKER, remove_old_builds
 from illumidesk.host.roles import role_files
 from illumidesk.host.steps import Progress, StepError
 from illumidesk.paths import Paths, data
-from illumidesk.workspaces import commands
+from illumidesk.workspaces import commands, server
 from illumidesk.workspaces.commands import COMMANDS, Place
 from illumidesk.workspaces.server import own_path
 from illumidesk.workspaces.types import BUILT_IN, installed
@@ -358,8 +361,8 @@ def test_settings_that_are_shipped() -> None:
 
 def test_roles() -> None:
     shown = role_files((), programs=True)
-    server = shown["jupyter_server_config.d/zz-nbgrader-role.json"]["ServerApp"]["jpserver_extensions"]  # type: ignore[index]
-    assert (server["illumidesk.workspaces.server"], server["jupyter_server_proxy"]) == (True, False)
+    enabled = shown["jupyter_server_config.d/zz-nbgrader-role.json"]["ServerApp"]["jpserver_extensions"]  # type: ignore[index]
+    assert (enabled["illumidesk.workspaces.server"], enabled["jupyter_server_proxy"]) == (True, False)
     pages = [
         role_files((), grader=grader, programs=there)["labconfig/page_config.json"]["disabledExtensions"]  # type: ignore[index]
         for grader, there in ((False, True), (False, False), (True, True))
@@ -372,3 +375,18 @@ def test_roles() -> None:
 )
 def test_own_path(path: str) -> None:
     assert own_path(path) == "/user/ana/vscode"
+
+
+def test_a_page_that_is_closed_is_no_error(place: Place) -> None:
+    made, _ = server._proxy(BUILT_IN["vscode"], place)
+    handler: Any = object.__new__(made)
+    handler.request = SimpleNamespace(headers={"Upgrade": "websocket"})
+    handler.ws_connection = None
+    with pytest.raises(WebSocketClosedError):
+        WebSocketHandler.write_message(handler, "said")
+    handler.write_message("said")
+    handler.ws = WebSocketClientConnection.__new__(WebSocketClientConnection)
+    handler.ws.protocol = None
+    with pytest.raises(WebSocketClosedError):
+        handler.ws.write_message("said")
+    handler.on_message("said")
