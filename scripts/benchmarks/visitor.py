@@ -171,6 +171,8 @@ class Visitor:
                 {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
             )
             async for frame in socket:
+                if frame.type is aiohttp.WSMsgType.ERROR:
+                    raise VisitError(f"the kernel's page: {frame.data!r}")
                 said = json.loads(frame.data)
                 if said["parent_header"].get("msg_id") == message and said["msg_type"] == "execute_reply":
                     if said["content"]["status"] != "ok":
