@@ -57,6 +57,8 @@ The exponent says how a figure grows with the number of people: 0 is not at all,
   of it builds the sandbox, in a process that ends when the fork server has forked. Memory is the proportional set size:
   what servers share is divided among them.
 - The machine is a container with its own systemd. Limits on memory and processors are not in force in it.
+- All at once, people sign in with a password that is new. Stock's firstuseauthenticator hashes it by bcrypt, a quarter
+  of a second of CPU each, and IllumiDesk by Argon2id, a tenth of that. Launches from an LMS have no passwords.
 - At the first launch, IllumiDesk makes an account on the machine for a person and puts them into their course. Stock
   people have accounts from the start, and its authenticator makes none.
 - The idle hub was measured with stand-ins instead of servers: units as real ones, that answer and report activity.

@@ -2,7 +2,7 @@
 
 Stock is what its own documentation has: JupyterHub as root with SystemdSpawner, configurable-http-proxy, accounts made
 by `useradd`, JupyterLab, Notebook and nbgrader with the extensions that they switch on, and every timeout and limit as
-it comes. Passwords are firstuseauthenticator's in both, so that signing in costs the same.
+it comes. Its passwords are firstuseauthenticator's, hashed by bcrypt; ours are hashed by Argon2id.
 """
 
 from __future__ import annotations
