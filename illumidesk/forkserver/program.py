@@ -6,7 +6,12 @@ Alembic with them: a fifth of what a server imports, for a class that its log as
 
 A server does not ask the hub for its version before it listens, either: the hub compares the two when it first reaches
 the server. In a class that starts at once the hub would have a question of everybody's more, and everybody would wait
-for its answer; and where the hub is away, a server could not start again.
+for its answer; and where the hub is away, a server could not start again. Nor does a server report activity when it has
+just begun, which the hub knows, but for the first time after the time that there is between two reports.
+
+Each extension reads the words of the command line that the server leaves over. There are none, and a parser of all its
+options takes longer than anything else that most extensions do. Nor are names of hosts looked up, for which aiohttp
+would have two threads: the hub and the programs of workspaces are behind unix sockets.
 
 Upstream, people see the imports in https://github.com/jupyterhub/the-littlest-jupyterhub/issues/841. A JupyterHub that
 no longer imports them never meets a stand-in, and one that needs more of them gets the real ones.
@@ -14,8 +19,10 @@ no longer imports them never meets a stand-in, and one that needs more of them g
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
+import random
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -53,10 +60,49 @@ def load() -> Callable[[], Any]:
     from jupyterhub.singleuser import main
 
     function: Callable[[], Any] = main
-    server: Any = getattr(function, "__self__", None)  # the application's class
+    _leave_out(getattr(function, "__self__", None))
+    return function
+
+
+def _leave_out(server: Any) -> None:
+    """Have the application's class do without what nobody needs; where upstream has it otherwise, that stays."""
     if hasattr(server, "check_hub_version"):
         server.check_hub_version = _check_nothing
-    return function
+    _wrap(server, "keep_activity_updated", _after_an_interval)
+    _wrap(_found("jupyter_server.extension.application", "ExtensionApp"), "parse_command_line", _unless_empty)
+    notebooks = _found("jupyter_server.serverapp", "ServerApp")
+    if hasattr(notebooks, "no_browser_open_file"):
+        # A file with the server's address, to open a browser on this machine.
+        notebooks.no_browser_open_file = True
+    resolver = _found("aiohttp.resolver", "ThreadedResolver")
+    if resolver and _found("aiohttp.connector", "DefaultResolver"):
+        sys.modules["aiohttp.connector"].DefaultResolver = resolver  # type: ignore[attr-defined]
+
+
+def _found(module: str, name: str) -> Any:
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
+    function = getattr(owner, name, None)
+    if function is not None and function.__module__ != __name__:
+        setattr(owner, name, wrapper(function))
+
+
+def _after_an_interval(update: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    async def keep_activity_updated(server: Any) -> None:
+        await asyncio.sleep((server.hub_activity_interval or 0) * random.uniform(0.9, 1.1))  # noqa: S311
+        await update(server)
+
+    return keep_activity_updated
+
+
+def _unless_empty(parse: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def parse_command_line(extension: Any, argv: list[str] | None = None) -> None:
+        if argv is None or argv:
+            parse(extension, argv)
+
+    return parse_command_line
 
 
 def _load_without_hub() -> None:

@@ -41,7 +41,7 @@ MARKER = ".complete"
 #: In a build of a users' environment: what exactly is in it (see `illumidesk.host.locks`).
 LOCK = ".illumidesk.lock"
 #: Rises where builds must be made anew though nothing that goes into their digest changed.
-_LAYOUT = 3
+_LAYOUT = 4
 #: Where an environment has what its servers give to browsers as it is.
 _STATIC = (
     "share/jupyter/lab/static",
@@ -311,22 +311,22 @@ manager = LanguageServerManager()
 manager.init_language_servers()
 print(len(manager.language_servers))
 """
+#: After jupyter-lsp's own file.
+_NO_LANGUAGE_SERVERS = "etc/jupyter/jupyter_server_config.d/zz-illumidesk-language-servers.json"
 
 
 def _settle_language_servers(build: Path, progress: Progress) -> None:
-    """Look for language servers once, here, and not at each start of each person's server, where there are none.
+    """Look for language servers once, here. Where there are none, nobody's server has the extension that runs them.
 
-    Otherwise every start looks for some twenty programs, and every opening of Lab gets the list of them (40 KB).
+    Otherwise every start would look through what all packages say of themselves, a quarter of what a forked server
+    does. JupyterLab does without the extension, and a person's own configuration can have it back.
     """
     said = progress.run([build / "bin/python", "-I", "-c", _COUNT_LANGUAGE_SERVERS], check=False)
     if said.splitlines()[-1:] != ["0"]:
         return
-    # Not in the folder beside it, of which a server reads the list of extensions alone.
-    file = build / "etc/jupyter/jupyter_server_config.json"
-    if file.exists():
-        return
+    file = build / _NO_LANGUAGE_SERVERS
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text('{"LanguageServerManager": {"autodetect": false}}\n', "utf-8")
+    file.write_text('{"ServerApp": {"jpserver_extensions": {"jupyter_lsp": false}}}\n', "utf-8")
 
 
 def compress_static(build: Path) -> int:

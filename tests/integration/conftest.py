@@ -221,7 +221,7 @@ def running_stack(proxy_program: Path, stack_settings: dict[str, Any], *, static
         text = "c.ServerApp.allow_root = True\n"
         if static:
             # As the installer settles it for an environment without language servers.
-            text += "c.LanguageServerManager.autodetect = False\n"
+            text += "c.ServerApp.jpserver_extensions = {'jupyter_lsp': False}\n"
         (role / "jupyter_server_config.py").write_text(text)
     shutil.copy(data("config", "jupyterhub_config.py"), paths.hub_config)
     token = secrets.token_hex(32)

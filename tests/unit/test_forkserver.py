@@ -342,6 +342,34 @@ import jupyterhub.orm, sqlalchemy
 print(json.dumps([begin.__name__, begin.__self__.__name__, hub, hasattr(log, "log_request"),
                   scopes.orm.User is jupyterhub.orm.User, scopes.sa.inspect is sqlalchemy.inspect,
                   begin.__self__.check_hub_version.__module__]))
+import asyncio
+from types import SimpleNamespace
+from unittest import mock
+import aiohttp.connector, aiohttp.resolver
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
+assert program.load() is not None  # as a forked server does once more
+assert aiohttp.connector.DefaultResolver is aiohttp.resolver.ThreadedResolver
+assert ServerApp.no_browser_open_file is True
+with mock.patch.object(ExtensionApp, "_create_loader", side_effect=KeyError):
+    ExtensionApp().parse_command_line([])
+    try:
+        ExtensionApp().parse_command_line(["--debug"])
+    except KeyError:
+        print("parsed")
+waits = []
+async def sleep(seconds):
+    waits.append(seconds)
+    if len(waits) > 1:
+        raise KeyError
+async def notify():
+    print("told after", len(waits))
+server = SimpleNamespace(hub_activity_interval=300, hub_activity_url="x", log=mock.Mock(), notify_activity=notify)
+with mock.patch.object(asyncio, "sleep", sleep):
+    try:
+        asyncio.run(begin.__self__.keep_activity_updated(server))
+    except KeyError:
+        print(all(240 < wait < 360 for wait in waits))
 """
 #: A JupyterHub that needs more than the stand-ins have.
 OTHER = """
@@ -360,9 +388,11 @@ print(program.load())
 
 def test_a_server_is_imported_without_what_only_a_hub_needs() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, check=True)
-    assert json.loads(done.stdout) == [
+    first, *others = done.stdout.splitlines()
+    assert json.loads(first) == [
         "launch_instance", "JupyterHubSingleUser", [], True, True, True, "illumidesk.forkserver.program",
     ]  # fmt: skip
+    assert others == [b"parsed", b"told after 1", b"True"]
 
 
 def test_the_hub_looks_at_the_versions_itself() -> None:

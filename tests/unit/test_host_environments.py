@@ -345,11 +345,10 @@ def test_language_servers_are_settled_where_there_are_none(tmp_path: Path, said:
     python.write_text(f"#!/bin/sh\n{said}\n")
     python.chmod(0o755)
     environments._settle_language_servers(tmp_path, Progress())
-    file = tmp_path / "etc/jupyter/jupyter_server_config.json"
-    assert file.exists() is written
-    if written:
-        assert json.loads(file.read_text()) == {"LanguageServerManager": {"autodetect": False}}
-        # What a package brings stays.
-        file.write_text("{}")
-        environments._settle_language_servers(tmp_path, Progress())
-        assert file.read_text() == "{}"
+    folder = tmp_path / "etc/jupyter/jupyter_server_config.d"
+    files = list(folder.iterdir()) if folder.exists() else []
+    assert bool(files) is written
+    for file in files:
+        # Servers read a folder's files by name.
+        assert file.name > "jupyter-lsp-jupyter-server.json"
+        assert json.loads(file.read_text()) == {"ServerApp": {"jpserver_extensions": {"jupyter_lsp": False}}}
