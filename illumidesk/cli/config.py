@@ -140,6 +140,7 @@ def reload(timeout: int, as_json: bool) -> None:
     from illumidesk.errors import IllumiDeskError
     from illumidesk.host.hub_client import HubClient
     from illumidesk.host.install import apply_settings
+    from illumidesk.host.steps import Progress
     from illumidesk.paths import Paths
 
     require_root()
@@ -147,7 +148,8 @@ def reload(timeout: int, as_json: bool) -> None:
     _check(paths.config_file)
     before = running(show_units())
     started = time.monotonic()
-    restarted = apply_settings(paths)
+    progress = Progress()
+    restarted = apply_settings(paths, progress)
     if not wait_for_hub(HubClient(paths.hub_socket), timeout):
         raise IllumiDeskError(
             f"the settings are applied, and the hub did not answer within {timeout} seconds",
@@ -159,12 +161,15 @@ def reload(timeout: int, as_json: bool) -> None:
     seconds = round(time.monotonic() - started, 1)
     if as_json:
         kept = [unit.name for unit in before if unit.name not in gone]
-        print_json({"restarted": restarted, "seconds": seconds, "went_on": kept, "stopped_meanwhile": gone})
+        outcome = {"restarted": restarted, "seconds": seconds, "went_on": kept, "stopped_meanwhile": gone}
+        print_json(outcome | {"notes": progress.notes})
         return
     done = f"Restarted {', '.join(restarted)}" if restarted else "Nothing had to be restarted"
     click.echo(f"The settings are applied. {done}; the hub answers. {_went_on(len(before) - len(gone))}")
     if gone:
         click.echo(f"Stopped or started anew meanwhile: {', '.join(gone)}", err=True)
+    for note in progress.notes:
+        click.echo(f"Note: {note}", err=True)
 
 
 def wait_for_hub(hub: Any, timeout: float) -> bool:

@@ -137,8 +137,11 @@ def remove_ksm(paths: Paths, progress: Progress) -> None:
 
 def why_no_ksm(paths: Paths, progress: Progress) -> str:
     """Why this machine cannot join pages; empty where it can."""
-    if not (paths.root / _KSM.lstrip("/")).is_dir():
+    switch = paths.root / _KSM.lstrip("/") / "run"
+    if not switch.exists():
         return "this kernel has no KSM"
+    if not os.access(switch, os.W_OK):
+        return "this machine is a container, whose host has the say"
     said = progress.run(["systemctl", "--version"], check=False).split()
     version = said[1] if len(said) > 1 else ""
     if not version.isdigit() or int(version) < _KSM_SYSTEMD:

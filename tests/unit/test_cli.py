@@ -25,6 +25,7 @@ from illumidesk.cli import app, run
 from illumidesk.cli.room import PER_PERSON, Room, room
 from illumidesk.errors import IllumiDeskError
 from illumidesk.host.hub_client import HubClient
+from illumidesk.host.steps import Progress
 from illumidesk.paths import Paths, data
 from tests.unit.fake_hub import TOKEN, FakeHub
 
@@ -562,7 +563,8 @@ def test_config_reload_waits_and_counts(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     applied: list[Paths] = []
 
-    def apply(paths: Paths) -> list[str]:
+    def apply(paths: Paths, progress: Progress) -> list[str]:
+        progress.note("machine.ksm has no effect")
         applied.append(paths)
         hub.healthy = False
         threading.Timer(0.6, lambda: setattr(hub, "healthy", True)).start()
@@ -578,8 +580,9 @@ def test_config_reload_waits_and_counts(
     assert result.code == 0
     assert "Restarted illumidesk-hub.service; the hub answers. The one running server went on." in result.out
     assert "bob" in result.err
+    assert "Note: machine.ksm has no effect\n" in result.err
 
-    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths: [])
+    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths, progress: [])
     assert illumidesk("config", "reload", "--json").json()["went_on"] == ["alice", "bob", "new"]
 
 
@@ -587,14 +590,14 @@ def test_config_reload_refuses_wrong_settings_first(
     illumidesk: Run, hub: FakeHub, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths: pytest.fail("applied"))
+    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths, progress: pytest.fail("applied"))
     paths.config_file.write_text("limits: {memry: 1}")
     assert "limits.memory" in illumidesk("config", "reload").err
 
 
 def test_config_reload_gives_up(illumidesk: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths: [])
+    monkeypatch.setattr("illumidesk.host.install.apply_settings", lambda paths, progress: [])
     hub.healthy = False
     result = illumidesk("config", "reload", "--timeout", "0")
     assert (result.code, "journalctl -u illumidesk-hub" in result.err) == (1, True)

@@ -134,7 +134,9 @@ def test_ksm_is_for_fork_servers_and_undone(paths: Paths, machine: Machine) -> N
 def test_ksm_where_it_cannot_be(paths: Paths, machine: Machine) -> None:
     assert not ensure_ksm(True, paths, machine)
     assert "no KSM" in machine.notes[0]
-    (paths.root / "sys/kernel/mm/ksm").mkdir(parents=True)
+    switch = paths.root / "sys/kernel/mm/ksm/run"
+    switch.parent.mkdir(parents=True)
+    switch.write_text("0")
     machine.systemd = "252"
     assert not ensure_ksm(True, paths, machine)
     assert "needs systemd 254, and here is 252" in machine.notes[1]
