@@ -7,6 +7,7 @@ activity as real ones do. Python's standard library alone: three hundred of them
 
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -46,10 +47,14 @@ def connected(url):
 
 
 def report():
-    """Tell the hub of activity every five minutes, as jupyterhub-singleuser does."""
+    """Tell the hub of activity every five minutes, as jupyterhub-singleuser does.
+
+    The first time at any moment, so that one minute of a class is like any other.
+    """
     url = urlsplit(os.environ["JUPYTERHUB_ACTIVITY_URL"])
     token = os.environ["JUPYTERHUB_API_TOKEN"]
     interval = int(os.environ.get("JUPYTERHUB_ACTIVITY_INTERVAL") or 300)
+    time.sleep(random.random() * interval)  # noqa: S311
     while True:
         now = datetime.now(timezone.utc).isoformat()  # noqa: UP017 -- whatever Python the system has
         body = json.dumps({"servers": {"": {"last_activity": now}}, "last_activity": now}).encode()
