@@ -101,7 +101,12 @@ async def _with_kernels(meter: Meter, counted: dict[str, Counted], room: dict[st
     for system, count in counted.items():
         count.memory["before kernels"] = fmean(meter.memory(units[system])) / (1 << 20)
         count.kernel = -meter.cpu(units[system]) / len(units[system])
-    kernels = [(system, visitor, await visitor.start_kernel()) for system, visitor in some]
+    kernels = []
+    for system, visitor in some:
+        kernels.append((system, visitor, await visitor.start_kernel()))
+        # Until it answers: stock kernels listen on ports that were free a moment ago, and two that begin together may
+        # have the same one. Then one of them never comes up.
+        await visitor.run(kernels[-1][2], "1")
     for system, visitor in some:
         if system != STOCK:
             rooms.ours.check_kernel(system, visitor.name)
