@@ -50,6 +50,9 @@ async def measure(rooms: Rooms, people: int) -> list[Figure]:
     rooms.ours.add_packages()
     rooms.stock.set_up(packages=True)
     rooms.stock.use("patient")
+    # What a run that was cut off has left would count as started.
+    rooms.stock.stop_all()
+    rooms.ours.stop_all()
     systems = (STOCK, *rooms.ours.systems())
     counted = {system: Counted() for system in systems}
     room: dict[str, Room] = {system: rooms.stock if system == STOCK else rooms.ours for system in systems}
