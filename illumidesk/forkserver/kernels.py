@@ -229,7 +229,7 @@ def _serve(channel: socket.socket, loaded: Environment) -> Callable[[], Any]:
             os.setsid()
             person.take_over(person.Program(*unpack(message), streams), [])
             # As `python -m` has it: not the folder of the server's program.
-            personal.forget_additions(loaded.path[1:])
+            personal.forget_additions(loaded.path[1:], loaded.added)
             return _main
         kernels[os.pidfd_open(pid)] = pid, answer
         _tell(answer, pid)
@@ -242,9 +242,23 @@ def _tell(answer: int, number: int) -> None:
         os.write(answer, b"%d" % number)
 
 
-def _main() -> None:
-    from ipykernel import kernelapp
+class _SysWithoutModules:
+    """`sys`, as if nothing were loaded."""
 
+    modules: Mapping[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+
+def _main() -> None:
+    from ipykernel import debugger, ipkernel, kernelapp
+
+    # A kernel lists the files of all modules, for a debugger that is switched off (config/ipython). In a fork it would
+    # write into each module for that, and more would be copied than for anything else that it does.
+    kernel: Any = ipkernel
+    if "_kernel_modules" in kernel.IPythonKernel.__init__.__code__.co_names and not debugger._is_debugpy_available:
+        kernel.sys = _SysWithoutModules()
     matplotlib = sys.modules.get("matplotlib")
     if matplotlib:
         matplotlib.rcParams["backend"] = os.environ.setdefault(*_BACKEND)

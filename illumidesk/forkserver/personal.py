@@ -41,11 +41,13 @@ class Environment:
         values: the variables that the parent imported with.
         read: the names of those that somebody looked at, whether they were there or not.
         path: where modules were looked for at the beginning.
+        added: modules of packages that have added to that.
     """
 
     values: dict[str, str]
     read: set[str] = field(default_factory=set)
     path: list[str] = field(default_factory=lambda: list(sys.path))
+    added: list[str] = field(default_factory=list)
 
     def differing(self, variables: Mapping[str, str]) -> list[str]:
         """Variables that count, and in which a person differs from the parent."""
@@ -76,10 +78,11 @@ def observed() -> Iterator[Environment]:
         yield found
     finally:
         kind.__getitem__ = ordinary  # type: ignore[method-assign]
+    found.added = additions(found.path)
 
 
-def forget_additions(path: list[str]) -> None:
-    """Take back what modules added to `sys.path`, and these modules: whoever imports one of them gets it anew.
+def additions(path: list[str]) -> list[str]:
+    """The modules that are loaded, of packages that have added to `sys.path`.
 
     setuptools, which nbgrader imports, adds a folder with its own copies of packages. A program that does not import
     setuptools does not find them.
@@ -88,10 +91,23 @@ def forget_additions(path: list[str]) -> None:
         path: `sys.path` without additions.
     """
     owners = tuple(f"{_owner(folder, path)}/" for folder in sys.path if folder not in path)
+    files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
+    return [name for name, file in files.items() if file.startswith(owners)]
+
+
+def forget_additions(path: list[str], added: list[str]) -> None:
+    """Take back what modules added to `sys.path`, and these modules: whoever imports one of them gets it anew.
+
+    Args:
+        path: `sys.path` without additions.
+        added: what `additions` found, in the parent. To look for them in a fork would write into every module.
+    """
     sys.path[:] = path
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(owners):
-            del sys.modules[name]
+    # Taken apart, they would have all their pages copied.
+    _forgotten.extend(sys.modules.pop(name) for name in added if name in sys.modules)
+
+
+_forgotten: list[Any] = []
 
 
 def _owner(folder: str, path: list[str]) -> PurePath:

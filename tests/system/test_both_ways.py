@@ -71,7 +71,7 @@ def is_another(kernel: Kernel, before: str) -> bool:
 # What a person does
 
 
-def test_kernels_and_terminals(classroom: Classroom, student: Person) -> None:
+def test_kernels_and_terminals(classroom: Classroom, way: Way, student: Person) -> None:
     kernel = student.start_kernel()
     said = kernel.run("import os; print(os.getpid(), os.getcwd(), os.environ['USER'], __name__)")
     pid, *rest = said.split()
@@ -82,6 +82,8 @@ def test_kernels_and_terminals(classroom: Classroom, student: Person) -> None:
     assert "Uid:\t0" not in status
     # Nothing of the debugger, which would open a port (config/ipython).
     assert kernel.run("import sys; print('debugpy' in sys.modules)").strip() == "False"
+    # Nor, in a fork, a list of all modules for it, which would copy a page of each.
+    assert kernel.run("print(get_ipython().kernel._kernel_modules == [])").strip() == str(way.forked)
     # Interrupted, restarted, ended from outside: as any kernel.
     page = kernel.connect()
     asked = kernel.send(page, "import time\nprint('begun', flush=True)\nfor _ in range(600): time.sleep(0.1)")

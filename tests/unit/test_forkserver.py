@@ -150,7 +150,9 @@ from illumidesk.forkserver import personal
 path = list(sys.path)
 import copies, itself, other
 assert {{"copied", "copies", "itself"}} <= sys.modules.keys() and sys.path != path
-personal.forget_additions(path)
+added = personal.additions(path)
+assert sorted(added) == ["copied", "copies", "itself"], added
+personal.forget_additions(path, added)
 assert sys.path == path
 print(sorted({{"copied", "copies", "itself", "other"}} & sys.modules.keys()))
 import copies, copied
