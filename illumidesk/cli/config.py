@@ -134,7 +134,7 @@ def reload(timeout: int, as_json: bool) -> None:
 
     Running servers and graders go on; new limits hold for servers that start from now on.
     """
-    from illumidesk.cli.base import require_root
+    from illumidesk.cli.base import clean, require_root
     from illumidesk.cli.output import print_json
     from illumidesk.cli.units import running, show_units
     from illumidesk.errors import IllumiDeskError
@@ -169,7 +169,7 @@ def reload(timeout: int, as_json: bool) -> None:
     if gone:
         click.echo(f"Stopped or started anew meanwhile: {', '.join(gone)}", err=True)
     for note in progress.notes:
-        click.echo(f"Note: {note}", err=True)
+        click.echo(f"Note: {clean(note)}", err=True)
 
 
 def wait_for_hub(hub: Any, timeout: float) -> bool:
