@@ -62,6 +62,7 @@ The exponent says how a figure grows with the number of people: 0 is not at all,
 - At the first launch, IllumiDesk makes an account on the machine for a person and puts them into their course. Stock
   people have accounts from the start, and its authenticator makes none.
 - The idle hub was measured with stand-ins instead of servers: units as real ones, that answer and report activity.
+  One minute was looked at, and servers report every five: where few did in that minute, the figure is too small.
 """
 
 QUICK = """
